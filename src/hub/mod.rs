@@ -1,1 +1,4 @@
-//! (being written)
+//! Decisions: channels and their logs, sessions, the API. No sockets, threads or clocks.
+
+pub mod audience;
+pub mod log;
