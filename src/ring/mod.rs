@@ -14,19 +14,12 @@
 use std::io;
 use std::net::SocketAddr;
 
+pub use crate::base::socket::Socket;
+
 pub mod buffers;
 pub mod kernel;
 pub mod probe;
 pub mod simulated;
-
-/// A connected socket: a direct descriptor's slot, and which of the sockets that ever used that
-/// slot it is. Completions of an earlier one are stale and are dropped by whoever compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Socket {
-    pub slot: u32,
-    /// Counts the uses of the slot, modulo 2^24.
-    pub generation: u32,
-}
 
 /// What a shard asks of its ring, besides sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
