@@ -18,13 +18,20 @@
 //! call; SUBMIT_ALL goes on behind a submission that failed. All exist since 6.1. COOP_TASKRUN adds
 //! nothing to DEFER_TASKRUN.
 
+mod slots;
+mod tag;
+#[cfg(test)]
+mod tests;
+
+use self::slots::Slots;
+use self::tag::{GENERATION_MASK, Kind, of_socket, parts, user_data};
 use super::buffers::{self, Buffers};
 use super::{
     Buffer, Completion, End, Operation, PIECES_MAX, Ring, Sends, ShortSend, Socket, Tally, Wait,
 };
 use io_uring::squeue::{self, Flags};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, cqueue, opcode};
+use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode};
 use socket2::{SockAddr, SockAddrStorage};
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -131,6 +138,25 @@ impl KernelRing {
     /// wake for it any more, or a later file with its number would get the wake.
     pub fn set_peers(&mut self, peers: Vec<RawFd>) {
         self.desk.peers = peers;
+    }
+
+    /// The operations that this ring uses and this kernel does not know, by name.
+    pub fn missing_operations(&self) -> io::Result<Vec<&'static str>> {
+        let mut known = Probe::new();
+        self.ring.submitter().register_probe(&mut known)?;
+        let needed = [
+            ("ACCEPT", opcode::Accept::CODE),
+            ("ASYNC_CANCEL", opcode::AsyncCancel2::CODE),
+            ("CLOSE", opcode::Close::CODE),
+            ("MSG_RING", opcode::MsgRingData::CODE),
+            ("POLL_ADD", opcode::PollAdd::CODE),
+            ("RECV", opcode::RecvMulti::CODE),
+            ("SEND", opcode::Send::CODE),
+            ("SENDMSG", opcode::SendMsg::CODE),
+            ("SHUTDOWN", opcode::Shutdown::CODE),
+        ];
+        let missing = needed.iter().filter(|(_, code)| !known.is_supported(*code));
+        Ok(missing.map(|(name, _)| *name).collect())
     }
 
     pub fn waker(&self) -> Waker {
@@ -638,110 +664,6 @@ fn shutdown(socket: Socket, how: i32) -> squeue::Entry {
         .user_data(of_socket(Kind::Shutdown, socket))
 }
 
-/// What a completion belongs to: 8 bits of its user data. Above the low 32 bits (a slot, a send's
-/// index or a shard) lie 24 bits: a generation, a batch or an index into [`Accepts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Send = 1,
-    Accept,
-    Receive,
-    Writable,
-    Shutdown,
-    Close,
-    Cancel,
-    /// A wake that we sent.
-    Wake,
-    /// A wake that another ring sent.
-    Woken,
-    /// The poll of our own event.
-    Waker,
-}
-
-const GENERATION_MASK: u32 = (1 << 24) - 1;
-
-fn user_data(kind: Kind, high: u32, low: u32) -> u64 {
-    assert!(high <= GENERATION_MASK);
-    ((kind as u64) << 56) | (u64::from(high) << 32) | u64::from(low)
-}
-
-fn of_socket(kind: Kind, socket: Socket) -> u64 {
-    user_data(kind, socket.generation, socket.slot)
-}
-
-fn parts(user_data: u64) -> (Kind, u32, u32) {
-    let kind = match user_data >> 56 {
-        1 => Kind::Send,
-        2 => Kind::Accept,
-        3 => Kind::Receive,
-        4 => Kind::Writable,
-        5 => Kind::Shutdown,
-        6 => Kind::Close,
-        7 => Kind::Cancel,
-        8 => Kind::Wake,
-        9 => Kind::Woken,
-        10 => Kind::Waker,
-        kind => panic!("a completion of unknown kind {kind}"),
-    };
-    let high = (user_data >> 32) as u32 & GENERATION_MASK;
-    (kind, high, user_data as u32)
-}
-
-/// What the ring knows of each slot, in one byte: how many shutdowns run, and whether it is to be
-/// closed.
-///
-/// open -> shutting down (begin_shutdown) -> open (end_shutdown)
-/// open -> closing (begin_close) -> empty (end_close)
-/// shutting down -> held (begin_close) -> closing (end_shutdown of the last)
-struct Slots {
-    states: Box<[u8]>,
-}
-
-const IS_CLOSING: u8 = 0x80;
-
-impl Slots {
-    fn new(count: u32) -> Slots {
-        Slots {
-            states: vec![0; count as usize].into_boxed_slice(),
-        }
-    }
-
-    fn assert_open(&self, socket: Socket) {
-        assert!(socket.generation <= GENERATION_MASK);
-        let state = self.states[socket.slot as usize];
-        assert!(state & IS_CLOSING == 0, "slot {} is closing", socket.slot);
-    }
-
-    fn is_shutting_down(&self, slot: u32) -> bool {
-        self.states[slot as usize] & !IS_CLOSING != 0
-    }
-
-    fn begin_shutdown(&mut self, socket: Socket) {
-        self.assert_open(socket);
-        let state = &mut self.states[socket.slot as usize];
-        *state += 1;
-        assert!(*state & IS_CLOSING == 0, "127 shutdowns of one socket");
-    }
-
-    /// True if a close waited for this.
-    fn end_shutdown(&mut self, slot: u32) -> bool {
-        let state = &mut self.states[slot as usize];
-        assert!(*state & !IS_CLOSING != 0);
-        *state -= 1;
-        *state == IS_CLOSING
-    }
-
-    fn begin_close(&mut self, socket: Socket) {
-        self.assert_open(socket);
-        self.states[socket.slot as usize] |= IS_CLOSING;
-    }
-
-    fn end_close(&mut self, slot: u32) {
-        let state = &mut self.states[slot as usize];
-        assert_eq!(*state, IS_CLOSING);
-        *state = 0;
-    }
-}
-
 /// The accepts that wait, and the memory that the kernel writes each peer's address to.
 ///
 /// A multishot accept knows no address and a direct descriptor has none to ask, so each accept
@@ -902,6 +824,3 @@ impl std::error::Error for RingError {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -200,6 +200,20 @@ fn pattern(start: usize, length: usize) -> Vec<u8> {
 }
 
 #[test]
+fn more_slots_than_the_kernel_allows_are_refused_by_name() {
+    let settings = Settings {
+        file_slots: (1 << 20) + 1,
+        ..SETTINGS
+    };
+    let error = KernelRing::new(settings).err().expect("beyond any limit");
+    let RingError::FileSlots { slots, source } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(slots, settings.file_slots);
+    assert_eq!(source.raw_os_error(), Some(libc::EMFILE));
+}
+
+#[test]
 fn an_accept_knows_the_peer_of_either_family() {
     let mut four = Desktop::new(SETTINGS);
     let client = four.accept(socket(3));
