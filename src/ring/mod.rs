@@ -40,7 +40,9 @@ pub enum Operation {
     ShutdownWrite { socket: Socket },
     /// Neither direction carries bytes any more; a waiting receive or poll ends. Not reported.
     Shutdown { socket: Socket },
-    /// Give the slot back. Ends with [`Completion::Closed`].
+    /// Give the slot back, after any shutdown that was asked for. Ends with [`Completion::Closed`];
+    /// until then the slot takes no other operation. A receive or a poll that still waits keeps
+    /// the socket open until it ends, so [`Operation::Shutdown`] comes first.
     Close { socket: Socket },
     /// Wake the ring of this shard, which said that it sleeps. Not reported here; there it is
     /// [`Completion::Woken`].
@@ -55,7 +57,8 @@ pub enum Completion {
         socket: Socket,
         peer: io::Result<SocketAddr>,
     },
-    /// Bytes arrived; read them with [`Ring::received`], once.
+    /// Bytes arrived; read them with [`Ring::received`], once. If the socket is stale the buffer
+    /// goes back all the same.
     Received { socket: Socket, buffer: Buffer },
     /// The receive is over and no buffer comes with it.
     ReceiveEnded { socket: Socket, why: End },
