@@ -1,2 +1,3 @@
 //! (being written)
+pub mod channel;
 pub mod json;
