@@ -1,3 +1,4 @@
 //! (being written)
 pub mod channel;
 pub mod json;
+pub mod pusher;
