@@ -2,3 +2,4 @@
 pub mod channel;
 pub mod json;
 pub mod pusher;
+pub mod signature;
