@@ -120,6 +120,14 @@ pub fn has_lone_surrogate(json: &str) -> bool {
     json.contains("\\u") && Pieces { rest: json }.any(|piece| piece == Piece::LoneSurrogate)
 }
 
+/// Parses a JSON object into `T`. serde alone would read the fields of a struct from an array too.
+pub fn parse_object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, serde_json::Error> {
+    if !json.trim_start().starts_with('{') {
+        return Err(serde_json::Error::custom("expected an object"));
+    }
+    serde_json::from_str(json)
+}
+
 /// Appends `text` as a JSON string token.
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
@@ -313,6 +321,19 @@ mod tests {
     fn other_types_are_not_strings() {
         for json in ["1", "{}", "[]", "null", "true"] {
             assert!(parse(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn an_object_is_not_read_from_an_array() {
+        #[derive(Deserialize)]
+        struct Named {
+            name: String,
+        }
+        let named: Named = parse_object(r#" {"name":"a"} "#).unwrap();
+        assert_eq!(named.name, "a");
+        for json in [r#"["a"]"#, "\"a\"", "", "{", "{}"] {
+            assert!(parse_object::<Named>(json).is_err(), "{json}");
         }
     }
 

@@ -1,4 +1,5 @@
 //! (being written)
+pub mod api;
 pub mod channel;
 pub mod json;
 pub mod pusher;

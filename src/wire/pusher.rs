@@ -65,7 +65,7 @@ pub enum ClientMessage<'a> {
 
 /// Reads one text message. Fields that the protocol does not know are ignored.
 pub fn parse_client_message(text: &str) -> Result<ClientMessage<'_>, Malformed> {
-    let envelope: Envelope<'_> = parse_object(text)?;
+    let envelope: Envelope<'_> = json::parse_object(text).map_err(|_| Malformed::NotJson)?;
     let event = envelope.event.ok_or(Malformed::Missing("event"))?;
     let name = event.clone().into_decoded();
     if name.starts_with("client-") {
@@ -424,11 +424,11 @@ fn value_even_if_null<'de, D: Deserializer<'de>>(
 fn parse_command_fields(data: Option<&RawValue>) -> Result<CommandFields<'_>, Malformed> {
     let data = data.ok_or(Malformed::Missing("data"))?;
     if !data.get().starts_with('"') {
-        return parse_object(data.get());
+        return json::parse_object(data.get()).map_err(|_| Malformed::NotJson);
     }
     let string = RawString::from_value(data).map_err(|_| Malformed::NotJson)?;
     let text = string.decoded();
-    let fields: CommandFields<'_> = parse_object(&text)?;
+    let fields: CommandFields<'_> = json::parse_object(&text).map_err(|_| Malformed::NotJson)?;
     let owned = |field: Option<RawString<'_>>| field.map(RawString::into_owned);
     Ok(CommandFields {
         channel: owned(fields.channel),
@@ -436,14 +436,6 @@ fn parse_command_fields(data: Option<&RawValue>) -> Result<CommandFields<'_>, Ma
         channel_data: owned(fields.channel_data),
         user_data: owned(fields.user_data),
     })
-}
-
-/// serde reads a struct from an array too; a message is an object.
-fn parse_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Malformed> {
-    if !text.trim_start().starts_with('{') {
-        return Err(Malformed::NotJson);
-    }
-    serde_json::from_str(text).map_err(|_| Malformed::NotJson)
 }
 
 fn required<'a>(
