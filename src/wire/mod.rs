@@ -1,9 +1,6 @@
-//! Bytes to values and back: HTTP, WebSocket and the Pusher protocol, without I/O.
-
+//! (being written)
 pub mod api;
 pub mod channel;
-pub mod http;
 pub mod json;
 pub mod pusher;
 pub mod signature;
-pub mod websocket;
