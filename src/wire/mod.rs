@@ -1,6 +1,2 @@
-//! (being written)
-pub mod api;
-pub mod channel;
-pub mod json;
-pub mod pusher;
-pub mod signature;
+//! Bytes to values and back: the protocols as they stand on the wire, without sockets or clocks.
+pub mod websocket;
