@@ -1,1 +1,7 @@
-//! (being written)
+//! Words that every layer uses; imports nothing of ours.
+
+mod atomics;
+/// Letters from one shard to one other.
+pub mod lane;
+/// How a shard sleeps without missing a letter.
+pub mod sleep;
