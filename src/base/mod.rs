@@ -5,3 +5,5 @@ mod atomics;
 pub mod lane;
 /// How a shard sleeps without missing a letter.
 pub mod sleep;
+/// One deadline for each connection.
+pub mod wheel;
