@@ -339,9 +339,10 @@ mod tests {
     }
 
     fn resident_bytes() -> u64 {
-        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-        let resident = pages.split(' ').nth(1).unwrap();
-        resident.parse::<u64>().unwrap() * rustix::param::page_size() as u64
+        let sizes = std::fs::read_to_string("/proc/self/statm").expect("Linux tells of memory");
+        let resident = sizes.split(' ').nth(1).map(str::parse::<u64>);
+        let pages = resident.expect("a second field").expect("a number");
+        pages * rustix::param::page_size() as u64
     }
 }
 

@@ -14,7 +14,7 @@
 //! Each side writes, fences, and then reads what the other wrote. The fences are in one order that
 //! all threads agree on: if the owner's comes first, the sender reads `asleep`; if the sender's
 //! comes first, the owner's second look finds the letters. So no letter waits for a shard that
-//! sleeps. `sleep::models` checks this under every interleaving.
+//! sleeps. `sleep::models` has loom try this in every order that three preemptions can make.
 //!
 //! Every change of `asleep` is a swap, so that the changes stand in one order and each one sees
 //! the pushes before it: an owner that was rung finds the letters on its next look, whatever
@@ -102,7 +102,7 @@ mod tests {
         const LETTERS: usize = 50_000;
         let doorbell = Arc::new(Doorbell::default());
         let peer = doorbell.clone();
-        let (mut sender, mut receiver) = lane(1 << LETTERS.ilog2() << 1);
+        let (mut sender, mut receiver) = lane(LETTERS.next_power_of_two());
         let (wake, woken) = mpsc::channel();
         let writer = std::thread::spawn(move || {
             for number in 0..LETTERS {
@@ -210,7 +210,7 @@ mod models {
             }
             doorbell.announce();
             if lanes.iter_mut().all(Receiver::is_empty) {
-                woken.recv().unwrap();
+                woken.recv().expect("a sender's wake");
             }
             doorbell.withdraw();
         }
