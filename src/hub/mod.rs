@@ -1,6 +1,5 @@
 //! Decisions: channels and their logs, sessions, the API. No sockets, threads or clocks.
 
-pub mod apps;
 pub mod audience;
 pub mod channels;
 pub mod home;

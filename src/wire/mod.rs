@@ -1,2 +1,9 @@
-//! Bytes to values and back: the protocols as they stand on the wire, without sockets or clocks.
+//! Bytes to values and back: HTTP, WebSocket and the Pusher protocol, without I/O.
+
+pub mod api;
+pub mod channel;
+pub mod http;
+pub mod json;
+pub mod pusher;
+pub mod signature;
 pub mod websocket;
