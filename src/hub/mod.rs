@@ -1,7 +1,9 @@
 //! Decisions: channels and their logs, sessions, the API. No sockets, threads or clocks.
 
+pub mod apps;
 pub mod audience;
 pub mod channels;
 pub mod home;
 pub mod letter;
 pub mod log;
+pub mod session;

@@ -1,0 +1,63 @@
+//! The applications that the server serves, with what each of them may do.
+
+use std::collections::HashMap;
+
+use crate::options::Options;
+use crate::wire::api::EventLimits;
+use crate::wire::signature::Signer;
+
+#[derive(Debug)]
+pub struct App {
+    pub key: String,
+    pub signer: Signer,
+    pub takes_client_events: bool,
+    pub is_enabled: bool,
+    pub client_events_per_second_max: u32,
+    pub limits: EventLimits,
+}
+
+/// All applications, by number, key and id.
+#[derive(Debug)]
+pub struct Apps {
+    apps: Vec<App>,
+    by_key: HashMap<String, u16>,
+    by_id: HashMap<String, u16>,
+}
+
+impl Apps {
+    pub fn new(options: &Options) -> Apps {
+        let number = |place: usize| u16::try_from(place).expect("there are fewer than 2^16 apps");
+        let apps = options.apps.iter().map(|app| App {
+            key: app.key.clone(),
+            signer: Signer::new(app.secret.as_bytes()),
+            takes_client_events: app.client_events,
+            is_enabled: app.enabled,
+            client_events_per_second_max: app.client_events_per_second_max,
+            limits: EventLimits {
+                data_bytes_max: app.event_data_bytes_max,
+                channels_per_event_max: options.event_channels_max,
+                batch_events_max: options.batch_events_max,
+                channel_name_bytes_max: options.channel_name_bytes_max,
+                event_name_characters_max: options.event_name_bytes_max,
+            },
+        });
+        let listed = options.apps.iter().enumerate();
+        Apps {
+            apps: apps.collect(),
+            by_key: listed.clone().map(|(place, app)| (app.key.clone(), number(place))).collect(),
+            by_id: listed.map(|(place, app)| (app.id.clone(), number(place))).collect(),
+        }
+    }
+
+    pub fn app(&self, number: u16) -> &App {
+        &self.apps[usize::from(number)]
+    }
+
+    pub fn with_key(&self, key: &str) -> Option<u16> {
+        self.by_key.get(key).copied()
+    }
+
+    pub fn with_id(&self, id: &str) -> Option<u16> {
+        self.by_id.get(id).copied()
+    }
+}
