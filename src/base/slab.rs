@@ -98,6 +98,11 @@ impl<T> Slab<T> {
         Key { index, generation }
     }
 
+    /// Whether an entry lives at `index`.
+    pub fn is_live(&self, index: u32) -> bool {
+        matches!(self.entry(index), Some(Entry::Live { .. }))
+    }
+
     /// How many entries live.
     pub fn len(&self) -> usize {
         self.live as usize

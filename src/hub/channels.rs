@@ -16,8 +16,9 @@ use std::ops::{Index, IndexMut};
 
 use foldhash::quality::FixedState;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
-use super::audience::{Subscribers, Sweep};
+use super::audience::{self, Moved, Subscribers, Sweep};
 use super::home::Home;
 use crate::base::limits;
 use crate::base::slab::{Key, Slab};
@@ -310,4 +311,24 @@ fn tag(hash: u64) -> u32 {
 /// Spreads a tag over the bits that the table looks at (Fibonacci hashing).
 fn spread(tag: u32) -> u64 {
     u64::from(tag).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+impl Channels {
+    /// Adds a subscriber that stands at `cursor`, and returns its place.
+    pub fn join(&mut self, channel: u32, slot: u32, cursor: u64) -> u32 {
+        let record = &mut self.records[channel];
+        let sweep = record.sweep.as_mut().map(|active| &mut active.sweep);
+        audience::join(&mut record.subscribers, sweep, slot, cursor)
+    }
+
+    /// Takes a subscriber out, and returns who moved where.
+    pub fn leave(&mut self, channel: u32, index: u32) -> SmallVec<[Moved; 2]> {
+        let record = &mut self.records[channel];
+        let sweep = record.sweep.as_mut().map(|active| &mut active.sweep);
+        audience::leave(&mut record.subscribers, sweep, index)
+    }
+
+    pub fn is_live(&self, channel: u32) -> bool {
+        self.records.is_live(channel)
+    }
 }

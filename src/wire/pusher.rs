@@ -161,6 +161,24 @@ pub fn encode_event(
     out.push(b'}');
 }
 
+/// Appends the same for an event whose name and data are JSON tokens; no data is an empty token.
+pub fn encode_event_tokens(out: &mut Vec<u8>, event: &str, channel: &str, data: &str) {
+    let label = if data.is_empty() { "" } else { DATA };
+    for piece in [EVENT, event, CHANNEL, channel, "\"", label, data, "}"] {
+        out.extend_from_slice(piece.as_bytes());
+    }
+}
+
+/// Bytes that [`encode_event_tokens`] appends.
+pub fn event_length(event: &str, channel: &str, data: &str) -> usize {
+    let label = if data.is_empty() { "" } else { DATA };
+    [EVENT, event, CHANNEL, channel, "\"", label, data, "}"].iter().map(|piece| piece.len()).sum()
+}
+
+const EVENT: &str = r#"{"event":"#;
+const CHANNEL: &str = r#","channel":""#;
+const DATA: &str = r#","data":"#;
+
 /// Bytes that [`encode_event`] appends.
 pub fn encoded_event_length(
     event: &RawString<'_>,
