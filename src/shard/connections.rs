@@ -25,6 +25,10 @@ pub struct Connection {
     /// The socket was full when it was last sent to, and has not said that it takes bytes again.
     pub is_blocked: bool,
     pub was_pinged: bool,
+    /// A message was incomplete when the connection was last looked at.
+    pub was_mid_message: bool,
+    /// The timer that is set is the one that looks for silence.
+    pub has_activity_timer: bool,
     /// The peer has ended its side.
     pub has_ended: bool,
     /// Runs of frames that this connection does not get and has not passed.
@@ -187,6 +191,8 @@ impl Connection {
             is_receiving: false,
             is_blocked: false,
             was_pinged: false,
+            was_mid_message: false,
+            has_activity_timer: false,
             has_ended: false,
             exceptions: 0,
             unfinished: Source::Nothing,

@@ -1,1 +1,172 @@
-//! (being written)
+//! One thread: a ring, the connections that it owns, and the turn that moves everything.
+//!
+//! The [`Engine`] holds the state and decides what is to be sent; it never enters the kernel. The
+//! turn in [`run`] hands its batch to the ring and brings back what completed.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+
+use bytes::BytesMut;
+
+use crate::base::limits;
+use crate::base::metrics::Metrics;
+use crate::base::socket::Socket;
+use crate::base::wheel::Wheel;
+use crate::hub::apps::Apps;
+use crate::hub::audience::{Exception, Visit};
+use crate::hub::channels::Channels;
+use crate::options::Options;
+use crate::ring::Operation;
+
+pub mod connections;
+pub mod intake;
+pub mod mesh;
+pub mod publish;
+pub mod turn;
+
+pub use turn::{Shard, run};
+
+use connections::Connections;
+use mesh::Mesh;
+use publish::{Piece, Planned};
+
+/// What a shard is made of.
+pub struct Setup {
+    pub index: u16,
+    pub options: Arc<Options>,
+    pub apps: Arc<Apps>,
+    /// The same for all shards of a process, and another for every process.
+    pub seed: u64,
+    /// Connections that the ring's file table has room for.
+    pub slots: u32,
+    pub mesh: Mesh,
+    /// Of all shards, by index.
+    pub metrics: Arc<[Metrics]>,
+}
+
+/// What the main thread tells all shards.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// One of the constants here; it only grows.
+    pub phase: AtomicU8,
+}
+
+impl Control {
+    pub const SERVING: u8 = 0;
+    /// Accept no more, finish what was accepted, close clients, then end.
+    pub const DRAINING: u8 = 1;
+    /// End now.
+    pub const STOPPED: u8 = 2;
+}
+
+/// The state of a shard, all of it its own.
+pub struct Engine {
+    index: u16,
+    options: Arc<Options>,
+    apps: Arc<Apps>,
+    seed: u64,
+    metrics: Metrics,
+    all_metrics: Arc<[Metrics]>,
+    pub connections: Connections,
+    pub channels: Channels,
+    mesh: Mesh,
+    wheel: Wheel,
+    now_ms: u64,
+    now_s: u32,
+    /// Seconds since 1970, for the timestamps of signed requests.
+    wall_s: u64,
+    is_draining: bool,
+    accepts_waiting: u32,
+    accepts_paused_until_ms: u64,
+    is_table_full: bool,
+    housekeeping_ms: u64,
+    /// Operations and sends of this turn.
+    operations: Vec<Operation>,
+    planned: Vec<Planned>,
+    pieces: Vec<Piece>,
+    /// Connections and what they are to get besides direct visits: 0 for the outbox, else a
+    /// channel plus one. At most one entry for each subscription, once a turn sorts it.
+    gather: Vec<(u32, u32)>,
+    gather_later: Vec<(u32, u32)>,
+    /// Channels that were sent from in this turn.
+    swept: Vec<u32>,
+    /// Channels with letters to post: each at most once.
+    owing: Vec<u32>,
+    still_owing: Vec<u32>,
+    /// What other shards have not been told of congestion: one entry for each shard and channel.
+    congestion_news: Vec<(u16, u64, bool)>,
+    /// Channels, by hash, in which the engine is behind.
+    congested: HashSet<u64>,
+    /// Connections with a request that waits; each at most once.
+    parked: VecDeque<Socket>,
+    has_relief: bool,
+    /// Connections that are to be closed after the turn's completions were read.
+    doomed: Vec<u32>,
+    broken: Vec<u32>,
+    /// Exceptions that came before their frames, which come in the same turn's letters or the next.
+    early_exceptions: Vec<(u32, Exception)>,
+    excluded_now: Vec<Exception>,
+    arena: BytesMut,
+    /// Scratch, kept for its memory.
+    frame: Vec<u8>,
+    text: Vec<u8>,
+    visits: Vec<Visit>,
+    indirect: Vec<u32>,
+    due: Vec<u32>,
+    passed: Vec<u32>,
+    reviewed: Vec<u32>,
+    sleepers: Vec<u16>,
+    wanted_credit: Vec<(u16, u32)>,
+}
+
+impl Engine {
+    pub fn new(setup: Setup, now_ms: u64) -> Engine {
+        Engine {
+            index: setup.index,
+            metrics: setup.metrics[usize::from(setup.index)].clone(),
+            all_metrics: setup.metrics,
+            options: setup.options,
+            apps: setup.apps,
+            seed: setup.seed,
+            connections: Connections::new(setup.slots),
+            channels: Channels::new(setup.seed),
+            mesh: setup.mesh,
+            wheel: Wheel::new(setup.slots, limits::TIMER_TICK_MS, now_ms),
+            now_ms,
+            now_s: (now_ms / 1000) as u32,
+            wall_s: 0,
+            is_draining: false,
+            accepts_waiting: 0,
+            accepts_paused_until_ms: 0,
+            is_table_full: false,
+            housekeeping_ms: now_ms,
+            operations: Vec::new(),
+            planned: Vec::new(),
+            pieces: Vec::new(),
+            gather: Vec::new(),
+            gather_later: Vec::new(),
+            swept: Vec::new(),
+            owing: Vec::new(),
+            still_owing: Vec::new(),
+            congestion_news: Vec::new(),
+            congested: HashSet::new(),
+            parked: VecDeque::new(),
+            has_relief: false,
+            doomed: Vec::new(),
+            broken: Vec::new(),
+            early_exceptions: Vec::new(),
+            excluded_now: Vec::new(),
+            arena: BytesMut::with_capacity(limits::ARENA_BYTES),
+            frame: Vec::new(),
+            text: Vec::new(),
+            visits: Vec::new(),
+            indirect: Vec::new(),
+            due: Vec::new(),
+            passed: Vec::new(),
+            reviewed: Vec::new(),
+            sleepers: Vec::new(),
+            wanted_credit: Vec::new(),
+        }
+    }
+}

@@ -401,8 +401,8 @@ impl Engine {
                     if home.interests.is_empty() {
                         home.outgoing = None;
                     }
-                    self.review_congestion(channel);
                     self.owe(channel);
+                    self.review_congestion(channel);
                 }
             }
             Letter::Except { audience, socket, start, end } => {
@@ -459,20 +459,16 @@ impl Engine {
     /// Posts what channels owe other shards, as far as there is room.
     pub fn post_owed(&mut self) {
         let mut owing = std::mem::take(&mut self.owing);
-        let mut still_owing = std::mem::take(&mut self.still_owing);
         for channel in owing.drain(..) {
             if self.post_as_audience(channel) & self.post_as_home(channel) {
                 self.channels[channel].is_owing = false;
                 self.drop_home_if_unused(channel);
             } else {
-                still_owing.push(channel);
+                self.still_owing.push(channel);
             }
         }
-        self.still_owing = owing;
-        self.owing.append(&mut still_owing);
-        if self.still_owing.capacity() < still_owing.capacity() {
-            self.still_owing = still_owing;
-        }
+        assert!(self.owing.is_empty(), "posting makes no channel owe");
+        self.owing = std::mem::replace(&mut self.still_owing, owing);
         let (mesh, news) = (&mut self.mesh, &mut self.congestion_news);
         news.retain(|&(shard, channel, is_congested)| {
             let has_room = mesh.has_room(shard);
@@ -636,7 +632,7 @@ impl Engine {
             for &(_, place) in group {
                 match place.checked_sub(1) {
                     None => self.plan_outbox(slot),
-                    Some(channel) => self.plan_channel(slot, channel),
+                    Some(channel) => self.plan_channel(slot, channel, first as usize),
                 }
             }
             let count = self.pieces.len() as u32 - first;
@@ -650,6 +646,7 @@ impl Engine {
             self.planned.push(Planned::Gathered { slot, first, count });
         }
         gather.clear();
+        gather.append(&mut self.gather_later);
         self.gather = gather;
     }
 
@@ -668,7 +665,7 @@ impl Engine {
         }
     }
 
-    fn plan_channel(&mut self, slot: u32, channel: u32) {
+    fn plan_channel(&mut self, slot: u32, channel: u32, first: usize) {
         let connection = &self.connections[slot];
         let held = connection.subscriptions.iter().find(|held| held.channel == channel);
         let Some(index) = held.map(|held| held.index) else { return };
@@ -683,9 +680,13 @@ impl Engine {
             return;
         }
         let pieces = sweep.pieces(slot, subscriber.cursor);
-        let room = PIECES_MAX - 1;
-        if connection.is_blocked || self.pieces.len() + pieces.len() > room.max(self.pieces.len()) && pieces.len() > room {
+        if connection.is_blocked {
             sweep.hold_back(subscriber.cursor);
+            return;
+        }
+        if self.pieces.len() - first + pieces.len() > PIECES_MAX {
+            sweep.hold_back(subscriber.cursor);
+            self.gather_later.push((slot, channel + 1));
             return;
         }
         let delivered: u64 =

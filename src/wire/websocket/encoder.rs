@@ -43,6 +43,23 @@ pub fn header(opcode: Opcode, payload_bytes: usize) -> Header {
     Header { bytes, length }
 }
 
+/// The lengths of the frames that lie one after the other in `frames`, which this server encoded.
+pub fn frame_lengths(mut frames: &[u8]) -> impl Iterator<Item = usize> + Clone {
+    std::iter::from_fn(move || {
+        let length = match *frames.get(1)? {
+            126 => 4 + usize::from(u16::from_be_bytes([frames[2], frames[3]])),
+            127 => {
+                let mut length = [0; 8];
+                length.copy_from_slice(&frames[2..10]);
+                10 + usize::try_from(u64::from_be_bytes(length)).expect("it is in memory")
+            }
+            length => 2 + usize::from(length),
+        };
+        frames = &frames[length..];
+        Some(length)
+    })
+}
+
 /// Appends one frame that is a whole message. A close without a code is one of `Opcode::Close` with
 /// no payload. Panics like [`header`].
 pub fn encode_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {

@@ -28,7 +28,7 @@ mod client;
 mod oracle;
 
 pub use decoder::{Decoder, Limits};
-pub use encoder::{Header, encode_close, encode_frame, header};
+pub use encoder::{Header, encode_close, encode_frame, frame_lengths, header};
 pub use frame::Opcode;
 pub use handshake::{Refusal, Upgrade, accept_key, check_upgrade};
 pub use message::Message;

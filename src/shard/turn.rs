@@ -1,0 +1,510 @@
+//! The turn: completions, letters, timers, sweeps, one system call, and what it left.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::base::limits;
+use crate::base::metrics::Metric;
+use crate::base::socket::Socket;
+use crate::ring::kernel::KernelRing;
+use crate::ring::{Completion, End, Operation, Ring, Wait};
+use crate::wire::pusher::CloseCode;
+use crate::wire::websocket::Opcode;
+
+use super::connections::{Http, Protocol, Source, State};
+use super::{Control, Engine, Setup};
+
+/// A shard: the engine and the ring that serves it.
+pub struct Shard<R: Ring> {
+    pub ring: R,
+    pub engine: Engine,
+}
+
+/// Runs a shard on this thread until it is drained or told to stop.
+pub fn run(ring: KernelRing, setup: Setup, control: Arc<Control>) {
+    let spin_us = setup.options.spin_us;
+    let drain_ms = setup.options.drain_ms;
+    let start = Instant::now();
+    let mut shard = Shard { ring, engine: Engine::new(setup, 0) };
+    let mut idle_since = Instant::now();
+    loop {
+        let phase = control.phase.load(Acquire);
+        if phase == Control::STOPPED {
+            return;
+        }
+        if phase == Control::DRAINING {
+            shard.engine.begin_drain(drain_ms);
+            if shard.engine.is_drained() {
+                return;
+            }
+        }
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let began = Instant::now();
+        let now_ms = (began - start).as_millis() as u64;
+        let may_sleep = idle_since.elapsed().as_micros() as u64 >= spin_us;
+        let work = match shard.turn(now_ms, wall, may_sleep) {
+            Ok(work) => work,
+            Err(error) => panic!("the ring is unusable: {error}"),
+        };
+        if work.is_some() {
+            idle_since = Instant::now();
+        }
+    }
+}
+
+impl<R: Ring> Shard<R> {
+    /// One turn. Gives the number of completions and sends, or nothing if there was nothing to do.
+    pub fn turn(&mut self, now_ms: u64, wall_s: u64, may_sleep: bool) -> std::io::Result<Option<u64>> {
+        let engine = &mut self.engine;
+        engine.now_ms = now_ms;
+        engine.now_s = (now_ms / 1000) as u32;
+        engine.wall_s = wall_s;
+        let began = Instant::now();
+        let mut completions = self.ring.take_completions();
+        let mut work = completions.len() as u64;
+        for completion in completions.drain(..) {
+            match completion {
+                Completion::Received { socket, buffer } => {
+                    let bytes = self.ring.received(&buffer);
+                    if engine.connections.is_current(socket) {
+                        engine.on_received(socket.slot, bytes);
+                    }
+                    self.ring.recycle(buffer);
+                }
+                Completion::Accepted { socket, peer } => engine.on_accepted(socket, peer),
+                Completion::ReceiveEnded { socket, why } => engine.on_receive_ended(socket, why),
+                Completion::Writable { socket } => {
+                    if engine.connections.is_current(socket) {
+                        engine.on_writable(socket.slot);
+                    }
+                }
+                Completion::Closed { socket } => engine.on_closed(socket),
+                Completion::Woken => {}
+            }
+        }
+        self.ring.put_completions(completions);
+        work += engine.read_letters();
+        engine.on_timers();
+        engine.retry_parked();
+        engine.end_doomed();
+        engine.accept_more();
+        engine.sweep();
+        engine.end_doomed();
+        engine.post_owed();
+        engine.wake_sleepers();
+        work += engine.planned.len() as u64;
+        for operation in engine.operations.drain(..) {
+            self.ring.push(operation);
+        }
+        let is_idle = work == 0 && !engine.has_work();
+        let sleeps = is_idle && may_sleep && engine.mesh.try_sleep();
+        let wait = if sleeps { Wait::Milliseconds(engine.sleep_ms()) } else { Wait::Poll };
+        let busy = began.elapsed().as_micros() as u64;
+        let entered = Instant::now();
+        self.ring.enter(&engine.batch(), wait)?;
+        if sleeps {
+            engine.mesh.wake_up();
+        }
+        let short_sends = self.ring.take_short_sends();
+        engine.settle(&short_sends);
+        self.ring.put_short_sends(short_sends);
+        let spent = if sleeps { busy } else { busy + entered.elapsed().as_micros() as u64 };
+        engine.count_turn(self.ring.tally(), spent);
+        Ok((!is_idle).then_some(work))
+    }
+}
+
+impl Engine {
+    fn has_work(&self) -> bool {
+        self.channels.is_moving()
+            || !self.gather.is_empty()
+            || !self.owing.is_empty()
+            || !self.congestion_news.is_empty()
+            || !self.doomed.is_empty()
+            || !self.broken.is_empty()
+    }
+
+    /// Time until something is due.
+    fn sleep_ms(&self) -> u64 {
+        let housekeeping = match self.channels.log_bytes() > 0 || !self.parked.is_empty() {
+            true => self.housekeeping_ms + limits::HOUSEKEEPING_MS,
+            false => self.now_ms + 60_000,
+        };
+        let accepts = match self.accepts_paused_until_ms > self.now_ms {
+            true => self.accepts_paused_until_ms,
+            false => u64::MAX,
+        };
+        let timer = self.wheel.next_deadline_ms().unwrap_or(u64::MAX);
+        timer.min(housekeeping).min(accepts).saturating_sub(self.now_ms).max(1)
+    }
+
+    fn read_letters(&mut self) -> u64 {
+        let mut letters = 0;
+        for shard in 0..self.mesh.shards() as u16 {
+            for _ in 0..limits::LANE_LETTERS {
+                let Some(letter) = self.mesh.pop(shard) else { break };
+                self.read_letter(shard, letter);
+                letters += 1;
+            }
+        }
+        letters
+    }
+
+    fn wake_sleepers(&mut self) {
+        self.mesh.take_sleepers(&mut self.sleepers);
+        for shard in self.sleepers.drain(..) {
+            self.metrics.add(Metric::Wakes, 1);
+            self.operations.push(Operation::Wake { shard });
+        }
+    }
+
+    fn count_turn(&mut self, tally: crate::ring::Tally, spent_us: u64) {
+        self.metrics.add(Metric::Turns, 1);
+        self.metrics.set(Metric::Enters, tally.enters);
+        self.metrics.set(Metric::Completions, tally.completions);
+        self.metrics.set(Metric::LogBytes, self.channels.log_bytes() as u64);
+        self.metrics.set(Metric::Channels, self.channels.len() as u64);
+        if spent_us > self.metrics.read(Metric::LongestTurn) {
+            self.metrics.set(Metric::LongestTurn, spent_us);
+        }
+    }
+
+    /// Has as many accepts waiting as there is room for.
+    fn accept_more(&mut self) {
+        if self.is_draining || self.now_ms < self.accepts_paused_until_ms {
+            return;
+        }
+        while self.accepts_waiting < limits::ACCEPTS_WAITING {
+            let Some(socket) = self.connections.take_slot() else {
+                if !self.is_table_full && self.accepts_waiting == 0 {
+                    self.metrics.add(Metric::ListenerPauses, 1);
+                    self.is_table_full = true;
+                }
+                return;
+            };
+            self.is_table_full = false;
+            self.accepts_waiting += 1;
+            self.operations.push(Operation::Accept { socket });
+        }
+    }
+
+    fn on_accepted(&mut self, socket: Socket, peer: std::io::Result<std::net::SocketAddr>) {
+        self.accepts_waiting -= 1;
+        let slot = socket.slot;
+        match peer {
+            Ok(peer) => {
+                self.metrics.add(Metric::Accepted, 1);
+                self.metrics.add(Metric::Connections, 1);
+                let connection = &mut self.connections[slot];
+                connection.state = State::Open;
+                connection.peer = peer.ip();
+                connection.heard_s = self.now_s;
+                let http = Http { begun_ms: Some(self.now_ms), ..Http::default() };
+                connection.protocol = Protocol::Http(Box::new(http));
+                self.wheel.set(slot, self.now_ms + self.options.handshake_timeout_ms);
+                self.receive(slot);
+            }
+            Err(_) => {
+                self.connections.free_slot(slot);
+                if !self.is_draining {
+                    self.metrics.add(Metric::AcceptsFailed, 1);
+                    self.accepts_paused_until_ms = self.now_ms + limits::ACCEPT_RETRY_MS;
+                }
+            }
+        }
+    }
+
+    pub fn receive(&mut self, slot: u32) {
+        self.connections[slot].is_receiving = true;
+        let socket = self.connections.socket(slot);
+        self.operations.push(Operation::Receive { socket });
+    }
+
+    fn on_receive_ended(&mut self, socket: Socket, why: End) {
+        if !self.connections.is_current(socket) {
+            return;
+        }
+        let slot = socket.slot;
+        self.connections[slot].is_receiving = false;
+        match self.connections[slot].state {
+            State::Ending => return self.close_slot(slot),
+            State::Open | State::Flushing | State::Lingering => {}
+            State::Free | State::Accepting | State::Closing => return,
+        }
+        match why {
+            End::Rearm => {
+                let waiting = self.connections[slot].waiting.as_ref();
+                let is_full = waiting.is_some_and(|waiting| {
+                    waiting.is_waiting() && waiting.input.len() > limits::READ_AHEAD_BYTES_MAX
+                });
+                if !is_full {
+                    self.receive(slot);
+                }
+            }
+            End::Broken(_) => self.end(slot),
+            End::EndOfStream => {
+                let connection = &mut self.connections[slot];
+                connection.has_ended = true;
+                if connection.state == State::Lingering {
+                    self.end(slot);
+                } else if !connection.is_waiting() {
+                    self.end_subscriptions(slot);
+                    self.close_after_flush(slot);
+                }
+            }
+        }
+    }
+
+    /// No more is written than what is in the outbox; then the connection ends.
+    pub fn close_after_flush(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot];
+        if connection.state != State::Open {
+            return;
+        }
+        connection.state = State::Flushing;
+        connection.protocol = Protocol::Absent;
+        connection.waiting = None;
+        self.gather.push((slot, 0));
+        self.connections.refresh_direct(slot);
+        let limit = limits::LINGER_MS.max(self.options.handshake_timeout_ms);
+        self.wheel.set(slot, self.now_ms + limit);
+        if self.connections[slot].outbox.is_none() {
+            self.linger(slot);
+        }
+    }
+
+    /// Everything is sent: the peer is told, and may end its side.
+    fn linger(&mut self, slot: u32) {
+        if self.connections[slot].has_ended {
+            return self.end(slot);
+        }
+        self.connections[slot].state = State::Lingering;
+        let socket = self.connections.socket(slot);
+        self.operations.push(Operation::ShutdownWrite { socket });
+        if !self.connections[slot].is_receiving {
+            self.receive(slot);
+        }
+        self.wheel.set(slot, self.now_ms + limits::LINGER_MS);
+    }
+
+    /// A gathered send is accounted for: what the outbox held has gone, or waits.
+    pub fn on_gathered_sent(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot];
+        if let Some(outbox) = connection.outbox.as_ref()
+            && outbox.sent == outbox.bytes.len()
+        {
+            connection.outbox = None;
+            if connection.state == State::Flushing {
+                self.linger(slot);
+            }
+        }
+        self.connections.refresh_direct(slot);
+    }
+
+    /// Ends the connection now, whatever was to be sent.
+    fn end(&mut self, slot: u32) {
+        match self.connections[slot].state {
+            State::Open | State::Flushing | State::Lingering => {}
+            State::Free | State::Accepting | State::Ending | State::Closing => return,
+        }
+        self.connections[slot].unfinished = Source::Nothing;
+        self.end_subscriptions(slot);
+        let connection = &mut self.connections[slot];
+        connection.state = State::Ending;
+        connection.protocol = Protocol::Absent;
+        connection.outbox = None;
+        connection.waiting = None;
+        self.connections.refresh_direct(slot);
+        self.wheel.clear(slot);
+        self.metrics.subtract(Metric::Connections, 1);
+        let connection = &self.connections[slot];
+        if connection.is_receiving || connection.is_blocked {
+            let socket = self.connections.socket(slot);
+            self.operations.push(Operation::Shutdown { socket });
+        }
+        if !self.connections[slot].is_receiving {
+            self.close_slot(slot);
+        }
+    }
+
+    fn close_slot(&mut self, slot: u32) {
+        self.connections[slot].state = State::Closing;
+        let socket = self.connections.socket(slot);
+        self.operations.push(Operation::Close { socket });
+    }
+
+    fn on_closed(&mut self, socket: Socket) {
+        self.connections.free_slot(socket.slot);
+    }
+
+    /// Closes those that fell behind their log, and ends those whose socket is broken.
+    fn end_doomed(&mut self) {
+        while let Some(slot) = self.doomed.pop() {
+            if self.connections[slot].state == State::Open {
+                self.metrics.add(Metric::SlowClosed, 1);
+                self.connections[slot].unfinished = Source::Nothing;
+                self.end(slot);
+            }
+        }
+        while let Some(slot) = self.broken.pop() {
+            self.end(slot);
+        }
+    }
+
+    /// Sets the connection's timer to the next moment at which it has to be looked at.
+    pub fn refresh_timer(&mut self, slot: u32) {
+        let options = &self.options;
+        let connection = &self.connections[slot];
+        if connection.state != State::Open {
+            return;
+        }
+        if let Some(waiting) = &connection.waiting
+            && !waiting.parked.is_empty()
+        {
+            return self.wheel.set(slot, waiting.parked_until_ms);
+        }
+        let deadline_ms = match &connection.protocol {
+            Protocol::Http(http) => match http.begun_ms {
+                Some(begun_ms) => begun_ms + options.handshake_timeout_ms.max(
+                    if connection.waiting.is_some() { options.message_timeout_ms } else { 0 },
+                ),
+                None => self.now_ms + limits::KEEP_ALIVE_MS,
+            },
+            Protocol::WebSocket { decoder, .. } | Protocol::Echo { decoder }
+                if decoder.is_mid_message() =>
+            {
+                // The message has this long from when it was first seen incomplete.
+                match self.wheel.is_set(slot) && connection.was_mid_message {
+                    true => return,
+                    false => self.now_ms + options.message_timeout_ms,
+                }
+            }
+            Protocol::WebSocket { .. } | Protocol::Echo { .. } => {
+                // A timer that is set looks at the time of the last message when it fires.
+                if connection.was_mid_message || !connection.has_activity_timer {
+                    self.now_ms + options.activity_timeout_s * 1000
+                } else {
+                    return self.note_mid_message(slot);
+                }
+            }
+            Protocol::Absent => return,
+        };
+        self.wheel.set(slot, deadline_ms);
+        self.note_mid_message(slot);
+    }
+
+    fn note_mid_message(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot];
+        let (is_websocket, is_mid_message) = match &connection.protocol {
+            Protocol::WebSocket { decoder, .. } | Protocol::Echo { decoder } => {
+                (true, decoder.is_mid_message())
+            }
+            Protocol::Http(_) | Protocol::Absent => (false, false),
+        };
+        connection.was_mid_message = is_mid_message;
+        connection.has_activity_timer = is_websocket && !is_mid_message;
+    }
+
+    fn on_timers(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(self.now_ms, &mut due);
+        for slot in due.drain(..) {
+            self.on_timer(slot);
+        }
+        self.due = due;
+        if self.now_ms >= self.housekeeping_ms + limits::HOUSEKEEPING_MS {
+            self.housekeeping_ms = self.now_ms;
+            self.has_relief = true;
+            self.review_held();
+        }
+    }
+
+    fn on_timer(&mut self, slot: u32) {
+        match self.connections[slot].state {
+            State::Open => {}
+            State::Flushing | State::Lingering => return self.end(slot),
+            State::Free | State::Accepting | State::Ending | State::Closing => return,
+        }
+        if let Some(waiting) = &self.connections[slot].waiting {
+            if !waiting.parked.is_empty() {
+                if self.now_ms >= waiting.parked_until_ms {
+                    return self.refuse_parked(slot);
+                }
+            } else if waiting.receipts > 0 {
+                return self.wheel.set(slot, self.now_ms + limits::KEEP_ALIVE_MS);
+            }
+        }
+        if self.is_draining {
+            return self.close_for_drain(slot);
+        }
+        let connection = &mut self.connections[slot];
+        connection.has_activity_timer = false;
+        match &connection.protocol {
+            Protocol::Http(_) | Protocol::Absent => self.close_after_flush(slot),
+            Protocol::Echo { .. } => self.close_websocket(slot, 1001, "idle"),
+            Protocol::WebSocket { decoder, .. } => {
+                if decoder.is_mid_message() {
+                    self.metrics.add(Metric::Violations, 1);
+                    return self.close_websocket(slot, 1008, "the message took too long");
+                }
+                let idle_ms = 1000 * u64::from(self.now_s - connection.heard_s);
+                let activity_ms = self.options.activity_timeout_s * 1000;
+                if idle_ms + 1000 < activity_ms {
+                    connection.has_activity_timer = true;
+                    self.wheel.set(slot, self.now_ms + activity_ms - idle_ms);
+                } else if !connection.was_pinged {
+                    connection.was_pinged = true;
+                    connection.has_activity_timer = true;
+                    self.reply_frame(slot, Opcode::Ping, &[]);
+                    self.wheel.set(slot, self.now_ms + self.options.pong_timeout_s * 1000);
+                } else {
+                    self.metrics.add(Metric::Unheard, 1);
+                    let code = CloseCode::PongNotReceived;
+                    self.close_websocket(slot, code.number(), code.reason());
+                }
+            }
+        }
+    }
+
+    /// Accepts no more, and closes clients one by one over `drain_ms`.
+    fn begin_drain(&mut self, drain_ms: u64) {
+        if std::mem::replace(&mut self.is_draining, true) {
+            return;
+        }
+        self.operations.push(Operation::StopAccepting);
+        let slots = self.connections.slots_in_use();
+        for slot in 0..slots {
+            if self.connections[slot].state != State::Open || self.connections[slot].is_waiting() {
+                continue;
+            }
+            match &self.connections[slot].protocol {
+                Protocol::WebSocket { .. } | Protocol::Echo { .. } => {
+                    // The slot's place in a random order, spread over the time that there is.
+                    let order = u64::from(slot).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ self.seed;
+                    let delay_ms = (order >> 32) * drain_ms >> 32;
+                    self.wheel.set(slot, self.now_ms + delay_ms);
+                }
+                Protocol::Http(_) if self.connections[slot].waiting.is_none() => {
+                    self.close_after_flush(slot);
+                }
+                Protocol::Http(_) | Protocol::Absent => {}
+            }
+        }
+    }
+
+    fn close_for_drain(&mut self, slot: u32) {
+        match &self.connections[slot].protocol {
+            Protocol::Http(_) | Protocol::Absent => self.close_after_flush(slot),
+            Protocol::WebSocket { .. } | Protocol::Echo { .. } => {
+                let code = CloseCode::ReconnectImmediately;
+                self.close_websocket(slot, code.number(), code.reason());
+            }
+        }
+    }
+
+    /// Whether no connection is open any more.
+    fn is_drained(&self) -> bool {
+        self.metrics.read(Metric::Connections) == 0
+    }
+}
