@@ -1,4 +1,63 @@
-//! outpour: one publish, encoded once, to every subscriber.
+//! outpour: one publish, encoded once, written to every subscriber by pinned io_uring loops.
+//!
+//! # The one idea
+//!
+//! A subscriber is a position, not a queue. Each channel has a log of frames that are encoded as they
+//! go on the wire; each subscription is a cursor into it. A visit to a subscriber sends everything
+//! from its cursor to the head in one send. So batching under load comes by itself, a blocked socket
+//! costs a cursor, and nothing is queued, cloned or counted for a single subscriber.
+//!
+//! # Where things are
+//!
+//! | module | what it does | may use |
+//! |---|---|---|
+//! | [`base`] | bounds, metrics, lanes, timers, slabs | |
+//! | [`options`] | settings: their forms, defaults and origins | |
+//! | [`ring`] | the kernel boundary: the trait, io_uring, its simulation, the start-up probe | `base` |
+//! | [`wire`] | bytes to values: HTTP, WebSocket, Pusher, signatures | `base` |
+//! | [`hub`] | decisions: apps, channels, logs, sweeps, sessions, letters | `base`, `wire`, `options` |
+//! | [`shard`] | one thread: intake, publish, mesh, turn | all of the above |
+//! | [`server`] | boot, pinning, signals, drain, doctor | all |
+//!
+//! # The path of a message
+//!
+//! ```text
+//! ring.enter           one system call: last turn's sends go out, this turn's completions come in
+//! shard::turn          completions -> letters -> timers -> sweeps (budgeted) -> letters out -> sleep
+//! intake::on_received  bytes -> wire::http or wire::websocket -> hub::session or wire::api -> events
+//! publish::route       home elsewhere? Letter::Publish through the lane
+//! publish::sequence    home only: position, one encode, append; Letter::Deliver to listening shards
+//! publish::sweep       each subscriber behind the head: one send of [cursor..head]
+//! publish::settle      short sends only: the cursor goes back, the socket is waited for
+//! ```
+//!
+//! Each shard that listens keeps its own copy of the frames that its subscribers still need: one
+//! copy a publish and shard, so that a sweep reads memory of its own core and a log is one
+//! contiguous run whatever other shards do.
+//!
+//! # Overload
+//!
+//! The engine is behind when a sweep is further back than `log_bytes_max`: the home tells every
+//! shard, and publishes to that channel wait where they arrived; after `publish_wait_ms_max` they
+//! are refused with 503, and nothing of them was published. What was already on its way when the
+//! news went out is still taken, so the bound is soft by what the lanes hold.
+//! A subscriber is behind when its socket is full: its cursor stays, the log keeps its frames up to
+//! `log_bytes_max` and `log_age_ms_max`, and when its next frame has left the log it is closed and
+//! counted; it reconnects.
+//!
+//! # Invariants
+//!
+//! 1. `hub` and `wire` know no socket, thread or clock: they take bytes, ids and now.
+//! 2. `ring` knows no protocol. `unsafe` lives in `base::lane`, `ring::kernel` and `ring::buffers`.
+//! 3. There is no `async` in the engine.
+//! 4. Every queue has a bound. What can be derived from state (channels that move, letters that are
+//!    owed) is not queued but looked at again.
+//! 5. One publish is encoded once, however many sockets and shards receive it.
+//! 6. A shard is generic over [`ring::Ring`]; the engine below it never enters the kernel.
+//! 7. No subscriber sees a gap, a repeat or a reorder within a channel: only the home gives
+//!    positions, lanes keep their order, and a cursor moves back by what a socket did not take.
+//! 8. The bytes of a send are borrowed for the length of one system call; sends execute inside it.
+
 pub mod base;
 pub mod hub;
 pub mod options;
