@@ -178,6 +178,11 @@ impl Readers {
         }
     }
 
+    /// Waits until nothing has arrived for a while: all that comes later belongs to a run.
+    pub fn quiet(&mut self, still_ms: u64) -> io::Result<()> {
+        self.drained(u64::MAX, still_ms).map(drop)
+    }
+
     /// Waits until every connection has got `messages`, or until nothing has arrived for
     /// `patience_ms`, and returns the last count.
     pub fn drained(&mut self, messages: u64, patience_ms: u64) -> io::Result<Count> {

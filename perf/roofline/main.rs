@@ -41,7 +41,7 @@ struct Options {
     flat_out: Vec<String>,
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Method::ALL)]
     methods: Vec<Method>,
-    /// The event's data, in bytes; the frame around it takes 46 more.
+    /// The event's data, in bytes; the frame around it takes 43 more.
     #[arg(long, value_delimiter = ',', default_value = "128")]
     data_bytes: Vec<usize>,
     /// Length of a run.

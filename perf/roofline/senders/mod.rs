@@ -67,7 +67,7 @@ pub struct Orders {
 pub struct Schedule {
     pub messages: u64,
     pub per_second: f64,
-    /// The event's data; the frame around it takes 46 bytes more.
+    /// The event's data; the frame around it takes 43 bytes more.
     pub data_bytes: usize,
 }
 
