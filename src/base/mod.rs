@@ -1,1 +1,16 @@
-//! (being written)
+//! What every layer uses: bounds, metrics, and the containers that the engine is built of.
+
+mod atomics;
+/// Letters from one shard to one other.
+pub mod lane;
+pub mod limits;
+pub mod metrics;
+/// Entries with stable indexes, and keys that go stale.
+pub mod slab;
+/// How a shard sleeps without missing a letter.
+pub mod sleep;
+pub mod slots;
+/// Who a connection is.
+pub mod socket;
+/// One deadline for each connection.
+pub mod wheel;

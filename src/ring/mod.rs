@@ -14,19 +14,12 @@
 use std::io;
 use std::net::SocketAddr;
 
+pub use crate::base::socket::Socket;
+
 pub mod buffers;
 pub mod kernel;
 pub mod probe;
 pub mod simulated;
-
-/// A connected socket: a direct descriptor's slot, and which of the sockets that ever used that
-/// slot it is. Completions of an earlier one are stale and are dropped by whoever compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Socket {
-    pub slot: u32,
-    /// Counts the uses of the slot, modulo 2^24.
-    pub generation: u32,
-}
 
 /// What a shard asks of its ring, besides sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +40,9 @@ pub enum Operation {
     ShutdownWrite { socket: Socket },
     /// Neither direction carries bytes any more; a waiting receive or poll ends. Not reported.
     Shutdown { socket: Socket },
-    /// Give the slot back. Ends with [`Completion::Closed`].
+    /// Give the slot back, after any shutdown that was asked for. Ends with [`Completion::Closed`];
+    /// until then the slot takes no other operation. A receive or a poll that still waits keeps
+    /// the socket open until it ends, so [`Operation::Shutdown`] comes first.
     Close { socket: Socket },
     /// Wake the ring of this shard, which said that it sleeps. Not reported here; there it is
     /// [`Completion::Woken`].
@@ -62,7 +57,8 @@ pub enum Completion {
         socket: Socket,
         peer: io::Result<SocketAddr>,
     },
-    /// Bytes arrived; read them with [`Ring::received`], once.
+    /// Bytes arrived; read them with [`Ring::received`], once. If the socket is stale the buffer
+    /// goes back all the same.
     Received { socket: Socket, buffer: Buffer },
     /// The receive is over and no buffer comes with it.
     ReceiveEnded { socket: Socket, why: End },

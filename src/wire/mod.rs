@@ -1,1 +1,9 @@
-//! (being written)
+//! Bytes to values and back: HTTP, WebSocket and the Pusher protocol, without I/O.
+
+pub mod api;
+pub mod channel;
+pub mod http;
+pub mod json;
+pub mod pusher;
+pub mod signature;
+pub mod websocket;

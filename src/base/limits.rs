@@ -1,0 +1,85 @@
+//! Every bound of the engine that is not a setting, each with the reason for its value.
+//!
+//! Bounds that an operator may want to move are settings with a default (`options`); these are the
+//! ones whose value follows from the engine's own structure.
+
+/// Sends that one turn may add to a batch before it ends. At the 5 us that a send to a cold socket
+/// costs, a turn of 1,024 takes some 5 ms, which bounds what a long sweep adds to the delay of
+/// everything else; one system call for 1,024 sends is noise beside them.
+pub const VISITS_PER_TURN: usize = 1024;
+
+/// Sends that one channel may add before it goes to the back of the queue of moving channels.
+pub const VISITS_PER_CHANNEL: usize = 512;
+
+/// Subscribers that one sweep looks at in a turn, those that need nothing included: 16 bytes each
+/// in sequence, some 20 us.
+pub const LOOKS_PER_TURN: usize = 32 * 1024;
+
+/// Accepts that wait in the ring at once; each owns the storage for one peer's address.
+pub const ACCEPTS_WAITING: u32 = 64;
+
+/// Submission queue entries: a turn's visits and about as many operations in one system call.
+pub const SUBMISSION_ENTRIES: u32 = 2048;
+
+/// Completion queue entries. Healthy sends leave none, so this bounds receives between two turns;
+/// an overflow costs a re-armed receive, never data.
+pub const COMPLETION_ENTRIES: u32 = 8192;
+
+/// Receive buffers of a shard, shared by all its connections: 2 MiB.
+pub const RECEIVE_BUFFERS: u16 = 512;
+pub const RECEIVE_BUFFER_BYTES: u32 = 4096;
+
+/// Letters that one lane holds. Half are set aside for publishes and their receipts, so that a
+/// receipt always finds room; the rest carry state that is offered again in the next turn.
+pub const LANE_LETTERS: usize = 1024;
+
+/// Publishes that one shard may have under way to one home: the credit that keeps room for their
+/// receipts. At least as many as one event has channels.
+pub const PUBLISHES_UNDER_WAY_MAX: u32 = 256;
+
+/// Room that letters which can be offered again must leave free in a lane: one receipt for every
+/// publish under way, and as many publishes.
+pub const LANE_RESERVE: usize = 2 * PUBLISHES_UNDER_WAY_MAX as usize;
+
+/// Replies that wait for one connection whose socket is full; when they are more, the peer asks
+/// without reading, and the connection is closed.
+pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes that a connection may send ahead while its request waits; then its receive is stopped
+/// until the request is answered, and TCP holds the peer back.
+pub const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a closing connection waits for the peer's end of stream, so that the last bytes sent
+/// are not lost to a reset.
+pub const LINGER_MS: u64 = 2_000;
+
+/// How long an idle HTTP connection is kept for the next request.
+pub const KEEP_ALIVE_MS: u64 = 75_000;
+
+/// How long a shard waits before it accepts again after the system refused a socket.
+pub const ACCEPT_RETRY_MS: u64 = 100;
+
+/// Resolution of timers: fine enough for the shortest timeout, coarse enough that an idle shard
+/// with 20,000 connections wakes rarely.
+pub const TIMER_TICK_MS: u64 = 64;
+
+/// How often channels that keep frames for blocked subscribers are looked through.
+pub const HOUSEKEEPING_MS: u64 = 1_000;
+
+/// Logs that a shard keeps for the next channel that moves, and the largest it keeps: warm memory
+/// instead of an allocation for every publish to a quiet channel.
+pub const SPARE_LOGS_MAX: usize = 256;
+pub const SPARE_LOG_BYTES_MAX: usize = 1 << 20;
+
+/// Outbox buffers kept for the next reply, and the largest kept.
+pub const SPARE_OUTBOXES_MAX: usize = 256;
+pub const SPARE_OUTBOX_BYTES_MAX: usize = 16 * 1024;
+
+/// Shards of one process: the width of a shard's number in a socket id.
+pub const SHARDS_MAX: usize = 1024;
+
+/// Connections of one shard: the width of a slot in a socket id.
+pub const SLOTS_MAX: u32 = 1 << 24;
+
+/// The bytes of frames that cross to other shards are cut from buffers of this size.
+pub const ARENA_BYTES: usize = 256 * 1024;

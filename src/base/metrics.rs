@@ -1,0 +1,147 @@
+//! Counters and gauges of one shard, written by its thread alone and read by whoever asks.
+//!
+//! An update is a plain load and store of a cache line that no other thread writes: no locked
+//! instruction on the hot path.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam::utils::CachePadded;
+
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $name:ident $kind:ident $text:literal,)+) => {
+        /// What is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Metric { $($(#[doc = $help])+ $name,)+ }
+
+        /// Name in the text exposition, type and help, in the order of [`Metric`].
+        const METRICS: &[(&str, &str, &str)] = &[$(($text, stringify!($kind), concat!($($help),+)),)+];
+    };
+}
+
+metrics! {
+    /// Connections that are open.
+    Connections gauge "outpour_connections",
+    /// Connections accepted.
+    Accepted counter "outpour_accepted_total",
+    /// Accepts that the system refused.
+    AcceptsFailed counter "outpour_accepts_failed_total",
+    /// Times the listener paused because every slot of the file table was taken.
+    ListenerPauses counter "outpour_listener_pauses_total",
+    /// Channels that this shard knows.
+    Channels gauge "outpour_channels",
+    /// Subscriptions held.
+    Subscriptions gauge "outpour_subscriptions",
+    /// Events accepted for publishing, one for each channel named.
+    Publishes counter "outpour_publishes_total",
+    /// Events encoded as frames.
+    Encodes counter "outpour_encodes_total",
+    /// Frames appended to the logs of this shard.
+    Appends counter "outpour_appends_total",
+    /// Deliveries: a frame handed to one subscriber's socket.
+    Deliveries counter "outpour_deliveries_total",
+    /// Sends: visits to a socket.
+    Sends counter "outpour_sends_total",
+    /// Bytes handed to sockets.
+    SentBytes counter "outpour_sent_bytes_total",
+    /// Sends that found the socket full.
+    ShortSends counter "outpour_short_sends_total",
+    /// Subscribers closed because their next frame had left the log.
+    SlowClosed counter "outpour_slow_closed_total",
+    /// Bytes of frames held in logs.
+    LogBytes gauge "outpour_log_bytes",
+    /// Publishes that had to wait for a sweep.
+    PublishesParked counter "outpour_publishes_parked_total",
+    /// Publishes refused because a sweep stayed behind.
+    PublishesRefused counter "outpour_publishes_refused_total",
+    /// HTTP requests answered.
+    Requests counter "outpour_http_requests_total",
+    /// HTTP requests refused with a status of 400 or above.
+    RequestsRefused counter "outpour_http_requests_refused_total",
+    /// Messages received over WebSocket.
+    Messages counter "outpour_messages_received_total",
+    /// Messages answered with an error event.
+    MessagesRefused counter "outpour_messages_refused_total",
+    /// Connections closed for breaking the WebSocket protocol.
+    Violations counter "outpour_websocket_violations_total",
+    /// Connections closed because nothing was heard of the peer.
+    Unheard counter "outpour_unheard_closed_total",
+    /// Letters posted to other shards.
+    Letters counter "outpour_letters_total",
+    /// Wakes sent to sleeping shards.
+    Wakes counter "outpour_wakes_total",
+    /// Turns of the shard's loop.
+    Turns counter "outpour_turns_total",
+    /// System calls of the shard's ring.
+    Enters counter "outpour_enters_total",
+    /// Completions that the kernel delivered.
+    Completions counter "outpour_completions_total",
+    /// The longest turn so far, in microseconds.
+    LongestTurn gauge "outpour_longest_turn_us",
+}
+
+/// The metrics of one shard.
+#[derive(Clone)]
+pub struct Metrics(Arc<CachePadded<[AtomicU64; METRICS.len()]>>);
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics(Arc::new(CachePadded::new([const { AtomicU64::new(0) }; METRICS.len()])))
+    }
+}
+
+impl Metrics {
+    /// Adds to a counter. Called by the shard's own thread only.
+    pub fn add(&self, metric: Metric, count: u64) {
+        let cell = &self.0[metric as usize];
+        cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    /// Takes from a gauge.
+    pub fn subtract(&self, metric: Metric, count: u64) {
+        let cell = &self.0[metric as usize];
+        cell.store(cell.load(Relaxed).wrapping_sub(count), Relaxed);
+    }
+
+    pub fn set(&self, metric: Metric, value: u64) {
+        self.0[metric as usize].store(value, Relaxed);
+    }
+
+    pub fn read(&self, metric: Metric) -> u64 {
+        self.0[metric as usize].load(Relaxed)
+    }
+}
+
+/// All shards' metrics in the Prometheus text format, version 0.0.4.
+pub fn exposition(shards: &[Metrics]) -> String {
+    let mut text = String::new();
+    for (place, (name, kind, help)) in METRICS.iter().enumerate() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "# HELP {name}{help}\n# TYPE {name} {kind}");
+        for (shard, metrics) in shards.iter().enumerate() {
+            let _ = writeln!(text, "{name}{{shard=\"{shard}\"}} {}", metrics.0[place].load(Relaxed));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_shard_is_a_labelled_sample() {
+        let (first, second) = (Metrics::default(), Metrics::default());
+        first.add(Metric::Deliveries, 3);
+        second.add(Metric::Deliveries, 4);
+        second.set(Metric::Connections, 7);
+        second.subtract(Metric::Connections, 2);
+        let text = exposition(&[first, second]);
+        assert!(text.contains("# TYPE outpour_deliveries_total counter"));
+        assert!(text.contains("outpour_deliveries_total{shard=\"0\"} 3"));
+        assert!(text.contains("outpour_deliveries_total{shard=\"1\"} 4"));
+        assert!(text.contains("outpour_connections{shard=\"1\"} 5"));
+    }
+}

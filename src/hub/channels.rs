@@ -1,0 +1,313 @@
+//! The channels of one shard: those that have subscribers here, and those whose home is here.
+//!
+//! A quiet channel is a record of some 80 bytes and its name. What a channel needs only while its
+//! frames move, the log and the sweep, is taken from a pool when its head moves and goes back when
+//! everybody has everything.
+//!
+//! Invariants:
+//! - A record exists exactly as long as somebody needs it: a subscriber, another shard, a sweep, or
+//!   a letter that is still to be posted.
+//! - `head` is the position up to which this shard has the channel's frames; with a sweep it is
+//!   the head of the sweep's log.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::ops::{Index, IndexMut};
+
+use foldhash::quality::FixedState;
+use hashbrown::HashTable;
+
+use super::audience::{Subscribers, Sweep};
+use super::home::Home;
+use crate::base::limits;
+use crate::base::slab::{Key, Slab};
+
+/// One channel as its shard knows it.
+#[derive(Debug)]
+pub struct Channel {
+    pub name: Box<str>,
+    pub subscribers: Subscribers,
+    pub head: u64,
+    /// If this shard is the channel's home and somebody listens anywhere.
+    pub home: Option<Box<Home>>,
+    /// The channel at its home, once joined there.
+    pub home_key: Key,
+    sweep: Option<Box<ActiveSweep>>,
+    pub app: u16,
+    pub membership: Membership,
+    /// Whether the channel stands in the queue of those with letters to post.
+    pub is_owing: bool,
+}
+
+/// Whether this shard gets the frames of a channel.
+///
+/// ```text
+/// Absent   -- first subscriber, home elsewhere --> JoinDue
+/// Absent   -- first subscriber, home here --> Joined
+/// JoinDue  -- posted --> Joining            JoinDue  -- last subscriber left --> Absent
+/// Joining  -- Joined arrived --> Joined, or LeaveDue if nobody is left
+/// Joined   -- last subscriber left --> LeaveDue, or Absent if the home is here
+/// LeaveDue -- posted --> Absent             LeaveDue -- new subscriber --> Joined
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    Absent,
+    JoinDue,
+    Joining,
+    Joined,
+    LeaveDue,
+}
+
+/// Where a channel stands, by name. The tag stands in for the name when the table grows, so that
+/// growing touches no names.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    tag: u32,
+    channel: u32,
+}
+
+/// The channels of a shard, by number and by name.
+#[derive(Debug)]
+pub struct Channels {
+    hasher: FixedState,
+    by_name: HashTable<Entry>,
+    records: Slab<Channel>,
+    /// Sweeps, with the memory of their logs, for the next channels that move.
+    spare: Vec<Box<ActiveSweep>>,
+    /// Channels whose sweep is not done, in the order of their turns.
+    moving: VecDeque<u32>,
+    /// Channels whose sweep is done but for subscribers that were held back.
+    held: Vec<u32>,
+    log_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct ActiveSweep {
+    sweep: Sweep,
+    is_moving: bool,
+    is_held: bool,
+}
+
+impl Channels {
+    /// All shards of a process are made with one seed, so that they agree on every channel's home.
+    pub fn new(seed: u64) -> Channels {
+        Channels {
+            hasher: FixedState::with_seed(seed),
+            by_name: HashTable::new(),
+            records: Slab::new(),
+            spare: Vec::new(),
+            moving: VecDeque::new(),
+            held: Vec::new(),
+            log_bytes: 0,
+        }
+    }
+
+    pub fn hash(&self, app: u16, name: &str) -> u64 {
+        self.hasher.hash_one((app, name))
+    }
+
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of frames that the logs of this shard hold.
+    pub fn log_bytes(&self) -> usize {
+        self.log_bytes
+    }
+
+    pub fn find(&self, app: u16, name: &str) -> Option<u32> {
+        let tag = tag(self.hash(app, name));
+        let records = &self.records;
+        let is_it = |entry: &Entry| {
+            let channel = &records[entry.channel];
+            entry.tag == tag && channel.app == app && *channel.name == *name
+        };
+        self.by_name.find(spread(tag), is_it).map(|entry| entry.channel)
+    }
+
+    pub fn find_or_insert(&mut self, app: u16, name: &str) -> u32 {
+        if let Some(channel) = self.find(app, name) {
+            return channel;
+        }
+        let channel = self.records.insert(Channel {
+            name: name.into(),
+            subscribers: Subscribers::new(),
+            head: 0,
+            home: None,
+            home_key: Key { index: 0, generation: 0 },
+            sweep: None,
+            app,
+            membership: Membership::Absent,
+            is_owing: false,
+        });
+        let tag = tag(self.hash(app, name));
+        let entry = Entry { tag, channel: channel.index };
+        self.by_name.insert_unique(spread(tag), entry, |entry| spread(entry.tag));
+        channel.index
+    }
+
+    /// Forgets the channel if nobody needs it.
+    pub fn remove_if_unused(&mut self, channel: u32) {
+        let record = &self.records[channel];
+        let is_used = !record.subscribers.is_empty()
+            || record.home.is_some()
+            || record.membership != Membership::Absent
+            || record.sweep.is_some()
+            || record.is_owing;
+        if is_used {
+            return;
+        }
+        let tag = tag(self.hash(record.app, &record.name));
+        let entry = self.by_name.find_entry(spread(tag), |entry| entry.channel == channel);
+        entry.expect("every record is in the table").remove();
+        self.records.remove(self.records.key_of(channel));
+        if self.by_name.len() * 8 < self.by_name.capacity() {
+            self.by_name.shrink_to(self.by_name.len() * 2, |entry| spread(entry.tag));
+        }
+    }
+
+    pub fn key_of(&self, channel: u32) -> Key {
+        self.records.key_of(channel)
+    }
+
+    /// The channel that a letter names, unless it is gone.
+    pub fn resolve(&self, key: Key) -> Option<u32> {
+        self.records.get(key).map(|_| key.index)
+    }
+
+    /// Appends frames to the channel's log and begins or prolongs its sweep. The frames that no
+    /// subscriber held back can wait for any longer are evicted beyond `log_bytes_max`.
+    pub fn append(
+        &mut self,
+        channel: u32,
+        frames: &[u8],
+        lengths: impl Iterator<Item = usize>,
+        now_s: u32,
+        log_bytes_max: usize,
+    ) {
+        let record = &mut self.records[channel];
+        let active = record.sweep.get_or_insert_with(|| {
+            let mut active = self.spare.pop().unwrap_or_default();
+            active.sweep.restart(record.head);
+            active
+        });
+        let log = &mut active.sweep.log;
+        log.append(frames, lengths, now_s);
+        record.head = log.head();
+        self.log_bytes += frames.len();
+        if log.length() > log_bytes_max {
+            let before = log.length();
+            active.sweep.evict(record.head - log_bytes_max as u64);
+            self.log_bytes -= before - active.sweep.log.length();
+        }
+        active.sweep.head_moved(record.subscribers.len());
+        if !active.is_moving {
+            active.is_moving = true;
+            self.moving.push_back(channel);
+        }
+    }
+
+    /// The channel's sweep and its subscribers, while there is something to read in its log.
+    pub fn sweep_mut(&mut self, channel: u32) -> Option<(&mut Sweep, &mut Subscribers)> {
+        let record = &mut self.records[channel];
+        let active = record.sweep.as_mut()?;
+        Some((&mut active.sweep, &mut record.subscribers))
+    }
+
+    pub fn sweep(&self, channel: u32) -> Option<&Sweep> {
+        self.records[channel].sweep.as_ref().map(|active| &active.sweep)
+    }
+
+    /// The channel whose turn it is to be swept.
+    pub fn next_moving(&mut self) -> Option<u32> {
+        let channel = self.moving.pop_front()?;
+        let active = self.records[channel].sweep.as_mut();
+        active.expect("a moving channel has a sweep").is_moving = false;
+        Some(channel)
+    }
+
+    /// The channel's sweep is not done: its turn comes again.
+    pub fn requeue(&mut self, channel: u32) {
+        let active = self.records[channel].sweep.as_mut().expect("it was just swept");
+        if !active.is_moving {
+            active.is_moving = true;
+            self.moving.push_back(channel);
+        }
+    }
+
+    pub fn is_moving(&self) -> bool {
+        !self.moving.is_empty()
+    }
+
+    /// After a sweep: frees the frames that everyone has, and the sweep itself if that is all of
+    /// them. Adds to `passed` the slots of exceptions that are over, one for each.
+    pub fn settle(&mut self, channel: u32, passed: &mut Vec<u32>) {
+        let record = &mut self.records[channel];
+        let Some(active) = record.sweep.as_mut() else { return };
+        let before = active.sweep.log.length();
+        let floor = active.sweep.floor_of_all();
+        active.sweep.log.trim(floor);
+        active.sweep.forget_passed_exceptions(passed);
+        self.log_bytes -= before - active.sweep.log.length();
+        if !active.sweep.is_done() || active.is_moving {
+            return;
+        }
+        if floor < record.head {
+            if !active.is_held {
+                active.is_held = true;
+                self.held.push(channel);
+            }
+        } else if !active.is_held {
+            let spent = record.sweep.take().expect("it was just read");
+            if self.spare.len() < limits::SPARE_LOGS_MAX
+                && spent.sweep.log.capacity() <= limits::SPARE_LOG_BYTES_MAX
+            {
+                self.spare.push(spent);
+            }
+        }
+    }
+
+    /// Looks through the channels with subscribers that were held back: forgets frames that came
+    /// before the second `since_s` and frames that nobody needs any more.
+    pub fn review_held(&mut self, since_s: u32, passed: &mut Vec<u32>, reviewed: &mut Vec<u32>) {
+        reviewed.append(&mut self.held);
+        for &channel in reviewed.iter() {
+            let record = &mut self.records[channel];
+            let active = record.sweep.as_mut().expect("a held channel has a sweep");
+            active.is_held = false;
+            let before = active.sweep.log.length();
+            active.sweep.evict(active.sweep.log.older_than(since_s));
+            self.log_bytes -= before - active.sweep.log.length();
+            active.sweep.audit(&record.subscribers);
+            self.settle(channel, passed);
+        }
+    }
+}
+
+impl Index<u32> for Channels {
+    type Output = Channel;
+
+    fn index(&self, channel: u32) -> &Channel {
+        &self.records[channel]
+    }
+}
+
+impl IndexMut<u32> for Channels {
+    fn index_mut(&mut self, channel: u32) -> &mut Channel {
+        &mut self.records[channel]
+    }
+}
+
+/// The part of a hash that is kept in the table.
+fn tag(hash: u64) -> u32 {
+    hash as u32
+}
+
+/// Spreads a tag over the bits that the table looks at (Fibonacci hashing).
+fn spread(tag: u32) -> u64 {
+    u64::from(tag).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}

@@ -1,0 +1,120 @@
+//! What shards write to each other.
+//!
+//! | letter | from, to | when the lane has no room |
+//! |---|---|---|
+//! | `Publish` | where it arrived, home | the request waits; there is credit for so many under way |
+//! | `Published` | home, where it arrived | cannot be: every publish under way has its room |
+//! | `Join`, `Leave`, `Swept` | audience, home | the channel is offered again in the next turn |
+//! | `Joined`, `Except`, `Deliver` | home, audience | likewise |
+//! | `Congested` | home, everyone | likewise |
+//!
+//! Letters of one lane arrive in the order they were posted, and that order is the protocol: a
+//! `Joined` comes before the first `Deliver`, an `Except` before the `Deliver` with its frame, a
+//! `Leave` before the next `Join` of the same channel.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::base::slab::Key;
+use crate::base::socket::{Address, Socket};
+
+#[derive(Debug)]
+pub enum Letter {
+    /// Sequence this event.
+    Publish(Publication),
+    /// The event is in its channel's order. `requester` waits for it, unless nobody does.
+    Published { requester: Option<Socket> },
+    /// The channel has a subscriber here: from now on, its frames are wanted.
+    Join(Box<Join>),
+    /// The frames from this position on will come.
+    Joined { audience: Key, home: Key, position: u64 },
+    /// The channel has no subscriber here any more.
+    Leave { home: Key },
+    /// The connection does not get the frame between these positions.
+    Except { audience: Key, socket: Socket, start: u64, end: u64 },
+    /// The frames that begin at this position.
+    Deliver { audience: Key, position: u64, frames: Bytes },
+    /// Every subscriber here that takes its bytes has the frames up to this position.
+    Swept { home: Key, position: u64 },
+    /// The engine is behind in the channel with this hash, or no longer.
+    Congested { channel: u64, is_congested: bool },
+}
+
+/// Names the channel to its home.
+#[derive(Debug)]
+pub struct Join {
+    pub app: u16,
+    pub name: Box<str>,
+    pub audience: Key,
+}
+
+/// An event for one channel, as it was understood where it arrived. `name` and `data` are JSON
+/// tokens, kept as they came.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    pub app: u16,
+    pub channel: &'a str,
+    pub name: &'a str,
+    /// Empty if the event has none.
+    pub data: &'a str,
+    /// The connection that does not get it.
+    pub excluded: Option<Address>,
+}
+
+/// An [`Event`] that owns its text.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// The channel, the event's name and its data, one after the other.
+    text: Bytes,
+    channel_bytes: u16,
+    name_bytes: u16,
+    app: u16,
+    pub excluded: Option<Address>,
+    pub requester: Option<Socket>,
+}
+
+impl Publication {
+    /// Copies the event's text into `arena`, from which the publication keeps a share.
+    pub fn new(event: &Event<'_>, requester: Option<Socket>, arena: &mut BytesMut) -> Publication {
+        for text in [event.channel, event.name, event.data] {
+            arena.extend_from_slice(text.as_bytes());
+        }
+        let checked = |text: &str| u16::try_from(text.len()).expect("names were held to a limit");
+        Publication {
+            text: arena.split().freeze(),
+            channel_bytes: checked(event.channel),
+            name_bytes: checked(event.name),
+            app: event.app,
+            excluded: event.excluded,
+            requester,
+        }
+    }
+
+    pub fn event(&self) -> Event<'_> {
+        let text = std::str::from_utf8(&self.text).expect("it was put together from text");
+        let (channel, rest) = text.split_at(usize::from(self.channel_bytes));
+        let (name, data) = rest.split_at(usize::from(self.name_bytes));
+        Event { app: self.app, channel, name, data, excluded: self.excluded }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publication_gives_back_the_event() {
+        let event = Event {
+            app: 3,
+            channel: "room",
+            name: "\"täg\"",
+            data: "",
+            excluded: Some(Address { shard: 1, socket: Socket { slot: 2, generation: 3 } }),
+        };
+        let mut arena = BytesMut::new();
+        let publication = Publication::new(&event, None, &mut arena);
+        let back = publication.event();
+        assert_eq!((back.app, back.channel, back.name, back.data), (3, "room", "\"täg\"", ""));
+        assert_eq!(back.excluded, event.excluded);
+        assert!(size_of::<Letter>() <= 80);
+    }
+}

@@ -1,0 +1,343 @@
+//! The options: what was typed in four layers, merged and checked into one [`Options`].
+//!
+//! ```text
+//! defaults < file (--config PATH or OUTPOUR_CONFIG, TOML) < environment (OUTPOUR_*) < flags
+//! ```
+//!
+//! What was typed is a list of [`layer::Given`]: texts and where they stand. What it means is
+//! [`Options`], and a value that an `Options` from [`load`] holds is in range and fits the others.
+//! Reading is pure: the environment, the file's reader and the flags are handed in.
+//!
+//! Invariants:
+//! - A setting is stated once, in [`table`]; its key, variable, flag, help and documentation follow.
+//! - A typed value that is wrong is refused even if a higher layer overrides it.
+//! - No secret leaves through an error, a report or `Debug`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub mod command_line;
+pub mod error;
+pub mod form;
+pub mod layer;
+pub mod report;
+pub mod table;
+
+pub use error::OptionsError;
+pub use form::{Automatic, Cores, Secret};
+pub use layer::{Flags, Origin};
+pub use table::{AppOptions, Options};
+
+use layer::{CONFIG_VARIABLE, Environment, File, Given, ListedApps};
+use table::{APP_REQUIRED, APP_SETTINGS, BUILT_IN_SECRET, SETTINGS, Setting, listed_app};
+
+/// The options, and where each value came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub options: Options,
+    /// One for each of [`SETTINGS`].
+    origins: Vec<Origin>,
+    /// If the apps are listed: for each app one for each of [`APP_SETTINGS`].
+    app_origins: Option<Vec<Vec<Origin>>>,
+}
+
+/// Merges the four layers. `environment` may hold foreign variables; `read_file` is called at most
+/// once, with the path that a flag or a variable names.
+pub fn load(
+    flags: Flags,
+    environment: impl IntoIterator<Item = (String, String)>,
+    read_file: impl FnOnce(&Path) -> io::Result<String>,
+) -> Result<Loaded, OptionsError> {
+    let environment = Environment::read(environment)?;
+    let from_flag = flags
+        .config
+        .as_ref()
+        .map(|path| (path, Origin::Flag("config".to_string())));
+    let from_variable = || {
+        let named_by = Origin::Environment(CONFIG_VARIABLE.to_string());
+        environment.config.as_ref().map(|path| (path, named_by))
+    };
+    let file = match from_flag.or_else(from_variable) {
+        Some((path, named_by)) => file(PathBuf::from(path), named_by, read_file)?,
+        None => File::default(),
+    };
+
+    let mut loaded = Loaded::default();
+    let layers = [file.settings, environment.settings, flags.given()];
+    for given in layers.into_iter().flatten() {
+        apply(SETTINGS, &mut loaded.options, &mut loaded.origins, given)?;
+    }
+    match file.apps {
+        Some(listed) => loaded.take_listed_apps(listed)?,
+        None => loaded.complete_only_app(),
+    }
+    loaded.check_sizes()?;
+    loaded.check_secrets()?;
+    Ok(loaded)
+}
+
+impl Options {
+    /// How many shards to run, on a machine that lets the process run on so many cores.
+    pub fn shard_count(&self, cores_allowed: usize) -> u16 {
+        let cores = match (&self.shards, &self.cores) {
+            (Automatic::Exactly(shards), _) => return *shards,
+            (Automatic::Auto, Cores::Listed(cores)) => cores.len(),
+            (Automatic::Auto, Cores::All | Cores::Unpinned) => cores_allowed,
+        };
+        u16::try_from(cores.clamp(1, SHARDS_AUTO_MAX)).expect("the clamp is below 2^16")
+    }
+
+    /// Whether /metrics is served.
+    pub fn metrics_are_served(&self) -> bool {
+        match self.metrics {
+            Automatic::Auto => self.is_loopback(),
+            Automatic::Exactly(is_on) => is_on,
+        }
+    }
+
+    /// Whether only this machine can reach the address.
+    pub fn is_loopback(&self) -> bool {
+        self.address.ip().to_canonical().is_loopback()
+    }
+}
+
+/// As many shards as the setting itself accepts.
+const SHARDS_AUTO_MAX: usize = 1024;
+
+impl Default for Loaded {
+    fn default() -> Self {
+        Loaded {
+            options: Options::default(),
+            origins: vec![Origin::Default; SETTINGS.len()],
+            app_origins: None,
+        }
+    }
+}
+
+fn file(
+    path: PathBuf,
+    named_by: Origin,
+    read_file: impl FnOnce(&Path) -> io::Result<String>,
+) -> Result<File, OptionsError> {
+    match read_file(&path) {
+        Ok(text) => File::parse(&path, &text),
+        Err(error) => Err(OptionsError::FileUnreadable {
+            path,
+            named_by,
+            error,
+        }),
+    }
+}
+
+fn apply<T>(
+    settings: &'static [Setting<T>],
+    target: &mut T,
+    origins: &mut [Origin],
+    given: Given,
+) -> Result<(), OptionsError> {
+    let setting = &settings[given.index];
+    let is_kind_taken = setting.takes(given.kind);
+    if is_kind_taken && setting.set(target, &given.text) {
+        origins[given.index] = given.origin;
+        return Ok(());
+    }
+    let shown = match setting.is_secret() {
+        true => Secret::new(given.text).to_string(),
+        false => given.text.chars().take(SHOWN_CHARACTERS_MAX).collect(),
+    };
+    Err(OptionsError::Refused {
+        name: setting.name,
+        shown,
+        kind: given.kind,
+        is_kind_taken,
+        origin: given.origin,
+        accepts: setting.accepts(),
+    })
+}
+
+/// How much of a refused value an error repeats.
+const SHOWN_CHARACTERS_MAX: usize = 100;
+
+impl Loaded {
+    fn origin(&self, name: &str) -> &Origin {
+        let index = SETTINGS.iter().position(|setting| setting.name == name);
+        &self.origins[index.expect("callers name settings of the table")]
+    }
+
+    fn take_listed_apps(&mut self, listed: ListedApps) -> Result<(), OptionsError> {
+        for (setting, origin) in SETTINGS.iter().zip(&self.origins) {
+            if ONLY_APP.contains(&setting.name) && *origin != Origin::Default {
+                return Err(OptionsError::ListAndOnlyApp {
+                    name: setting.name,
+                    origin: origin.clone(),
+                    list: listed.origin,
+                });
+            }
+        }
+        let mut apps = Vec::new();
+        let mut app_origins = Vec::new();
+        for entry in listed.apps {
+            let mut app = listed_app(&self.options);
+            let mut origins = vec![Origin::Default; APP_SETTINGS.len()];
+            for given in entry.settings {
+                apply(APP_SETTINGS, &mut app, &mut origins, given)?;
+            }
+            for (setting, origin) in APP_SETTINGS.iter().zip(&origins) {
+                if APP_REQUIRED.contains(&setting.name) && *origin == Origin::Default {
+                    return Err(OptionsError::AppIncomplete {
+                        missing: setting.name,
+                        origin: entry.origin,
+                    });
+                }
+            }
+            apps.push(app);
+            app_origins.push(origins);
+        }
+        check_unique(&apps, &app_origins, "id", |app| &app.id)?;
+        check_unique(&apps, &app_origins, "key", |app| &app.key)?;
+        self.options.apps = apps;
+        self.app_origins = Some(app_origins);
+        Ok(())
+    }
+
+    /// The only app has the limits of the server; and whoever gave it a secret meant it for use,
+    /// where client events are off unless asked for.
+    fn complete_only_app(&mut self) {
+        let is_client_events_stated = *self.origin("client_events") != Origin::Default;
+        let app = &mut self.options.apps[0];
+        app.event_data_bytes_max = self.options.event_data_bytes_max;
+        app.client_events_per_second_max = self.options.client_events_per_second_max;
+        if !is_client_events_stated {
+            app.client_events = is_built_in(app);
+        }
+    }
+
+    /// Bounds that are in range one by one, and of which one makes another unreachable.
+    fn check_sizes(&self) -> Result<(), OptionsError> {
+        let options = &self.options;
+        let data = options
+            .apps
+            .iter()
+            .map(|app| app.event_data_bytes_max)
+            .max();
+        let data = data.expect("there is at least one app");
+        let frame = event_frame_bytes_max(options, data);
+        self.check_least(
+            "drain_timeout_ms",
+            options.drain_timeout_ms,
+            options.drain_ms,
+            "as drain_ms is",
+        )?;
+        self.check_least(
+            "log_bytes_per_shard_max",
+            options.log_bytes_per_shard_max as u64,
+            options.log_bytes_max as u64,
+            "as log_bytes_max is",
+        )?;
+        self.check_least(
+            "log_bytes_max",
+            options.log_bytes_max as u64,
+            frame as u64,
+            &format!("as long as an event with {data} bytes of data (event_data_bytes_max) may be when it is encoded"),
+        )?;
+        for (name, bytes) in [
+            ("message_bytes_max", options.message_bytes_max),
+            ("http_body_bytes_max", options.http_body_bytes_max),
+        ] {
+            self.check_least(
+                name,
+                bytes as u64,
+                data as u64,
+                "as event_data_bytes_max is",
+            )?;
+        }
+        Ok(())
+    }
+
+    fn check_least(
+        &self,
+        name: &'static str,
+        value: u64,
+        least: u64,
+        because: &str,
+    ) -> Result<(), OptionsError> {
+        if value >= least {
+            return Ok(());
+        }
+        Err(OptionsError::TooSmall {
+            name,
+            value,
+            origin: self.origin(name).clone(),
+            least,
+            because: because.to_string(),
+        })
+    }
+
+    fn check_secrets(&self) -> Result<(), OptionsError> {
+        let exposed = self.options.apps.iter().position(is_built_in);
+        let Some(index) = exposed.filter(|_| !self.options.is_loopback()) else {
+            return Ok(());
+        };
+        let secret_origin = match &self.app_origins {
+            Some(apps) => {
+                let secret = APP_SETTINGS.iter().position(Setting::is_secret);
+                &apps[index][secret.expect("an app has a secret")]
+            }
+            None => self.origin("app_secret"),
+        };
+        Err(OptionsError::BuiltInSecret {
+            address: self.options.address,
+            address_origin: self.origin("address").clone(),
+            app: self.options.apps[index].id.clone(),
+            secret_origin: secret_origin.clone(),
+        })
+    }
+}
+
+/// The settings that describe the only app, where the file lists none.
+const ONLY_APP: [&str; 4] = ["app_id", "app_key", "app_secret", "client_events"];
+
+fn is_built_in(app: &AppOptions) -> bool {
+    app.secret.as_bytes() == BUILT_IN_SECRET.as_bytes()
+}
+
+fn check_unique(
+    apps: &[AppOptions],
+    origins: &[Vec<Origin>],
+    name: &'static str,
+    value: impl Fn(&AppOptions) -> &str,
+) -> Result<(), OptionsError> {
+    let column = APP_SETTINGS.iter().position(|setting| setting.name == name);
+    let column = column.expect("callers name settings of an app");
+    for (second, app) in apps.iter().enumerate() {
+        let first = apps[..second]
+            .iter()
+            .position(|other| value(other) == value(app));
+        if let Some(first) = first {
+            return Err(OptionsError::Repeated {
+                name,
+                value: value(app).to_string(),
+                first: origins[first][column].clone(),
+                second: origins[second][column].clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The longest frame of an event with so much data: JSON writes a byte as up to six (`\u0000`),
+/// around it stand names and punctuation.
+fn event_frame_bytes_max(options: &Options, data_bytes: usize) -> usize {
+    let escaped = JSON_ESCAPE_BYTES_MAX * (data_bytes + options.event_name_bytes_max);
+    escaped + options.channel_name_bytes_max + EVENT_ENVELOPE_BYTES_MAX
+}
+
+/// `\u0000` (RFC 8259, section 7).
+const JSON_ESCAPE_BYTES_MAX: usize = 6;
+
+/// The WebSocket header (14), the members' names and punctuation of an event (48), and what it may
+/// carry besides: a serial and the longest user id of 128 characters, all escaped.
+const EVENT_ENVELOPE_BYTES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! What the options are, in words: each value with its origin for the operator, and the table of
+//! settings for the documentation.
+
+use super::layer::Origin;
+use super::table::{APP_REQUIRED, APP_SETTINGS, Options, SETTINGS, Setting, listed_app};
+use super::{Loaded, ONLY_APP};
+
+impl Loaded {
+    /// One line for each setting: name, value, origin. A secret shows its prefix and its length.
+    pub fn report(&self) -> String {
+        let mut lines = Vec::new();
+        for (setting, origin) in SETTINGS.iter().zip(&self.origins) {
+            if self.app_origins.is_none() || !ONLY_APP.contains(&setting.name) {
+                lines.push(line(
+                    setting.name.to_string(),
+                    setting.print(&self.options),
+                    origin,
+                ));
+            }
+        }
+        let app_origins = self.app_origins.iter().flatten();
+        for (index, (app, origins)) in self.options.apps.iter().zip(app_origins).enumerate() {
+            for (setting, origin) in APP_SETTINGS.iter().zip(origins) {
+                let name = format!("apps[{index}].{}", setting.name);
+                lines.push(line(name, setting.print(app), origin));
+            }
+        }
+        aligned(&lines)
+    }
+}
+
+fn line(name: String, value: String, origin: &Origin) -> [String; 3] {
+    let value = if value.is_empty() {
+        "\"\"".to_string()
+    } else {
+        value
+    };
+    [name, value, origin.to_string()]
+}
+
+fn aligned(lines: &[[String; 3]]) -> String {
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|line| line[column].len())
+            .max()
+            .unwrap_or(0)
+    };
+    let (name_width, value_width) = (width(0), width(1));
+    let mut text = String::new();
+    for [name, value, origin] in lines {
+        text.push_str(&format!(
+            "{name:name_width$}  {value:value_width$}  {origin}\n"
+        ));
+    }
+    text
+}
+
+/// The tables of the documentation, which stand between these two lines there.
+pub const MARKDOWN_BEGIN: &str = "<!-- options -->";
+pub const MARKDOWN_END: &str = "<!-- /options -->";
+
+pub fn markdown() -> String {
+    let options = Options::default();
+    let mut text = format!("{MARKDOWN_BEGIN}\n");
+    let mut group = "";
+    for setting in SETTINGS {
+        if setting.group != group {
+            group = setting.group;
+            text.push_str(&heading(group));
+        }
+        text.push_str(&row(setting, &default_for_reading(setting, &options)));
+    }
+    text.push_str(&heading("Each of `[[apps]]`, in the file only"));
+    let app = listed_app(&options);
+    for setting in APP_SETTINGS {
+        let is_server_s = SETTINGS.iter().any(|other| other.name == setting.name)
+            && !ONLY_APP.contains(&setting.name);
+        let default = match setting.name {
+            name if APP_REQUIRED.contains(&name) => "required".to_string(),
+            _ if is_server_s => "the server's".to_string(),
+            _ => default_for_reading(setting, &app),
+        };
+        text.push_str(&row(setting, &default));
+    }
+    text.push_str(MARKDOWN_END);
+    text.push('\n');
+    text
+}
+
+/// The default for the help and the documentation. A built-in secret is no secret.
+pub fn default_for_reading<T>(setting: &Setting<T>, target: &T) -> String {
+    if setting.is_secret() {
+        return super::BUILT_IN_SECRET.to_string();
+    }
+    match setting.print_for_reading(target) {
+        printed if printed.is_empty() => "empty".to_string(),
+        printed => printed,
+    }
+}
+
+fn heading(group: &str) -> String {
+    format!("\n**{group}**\n\n| setting | default | accepts | what it is |\n|---|---|---|---|\n")
+}
+
+fn row<T>(setting: &Setting<T>, default: &str) -> String {
+    let (name, accepts, help) = (setting.name, setting.accepts(), setting.help());
+    format!("| `{name}` | {default} | {accepts} | {help} |\n")
+}

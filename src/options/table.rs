@@ -1,0 +1,387 @@
+//! The one table of settings: each has its name, type, default, form and help here and nowhere else.
+//!
+//! A line `name: type = default, form;` becomes a field of [`Options`] (or of [`AppOptions`]), the
+//! key `name` of the file, the variable `OUTPOUR_NAME`, the flag `--name`, a line of `--help`, of
+//! `outpour config` and of the documentation. Names end in their unit.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use tracing::level_filters::LevelFilter;
+
+use super::form::{
+    Address, Auto, Automatic, CoreList, Cores, Form, Identifier, Kind, OwnPath, PathPrefix, Secret,
+    SecretText, Switch, Whole, Words,
+};
+
+/// One line of the table, for a struct `T`.
+pub struct Setting<T: 'static> {
+    /// The key in the file.
+    pub name: &'static str,
+    /// The heading that it stands under.
+    pub group: &'static str,
+    help: &'static str,
+    place: &'static dyn Place<T>,
+}
+
+impl<T> Setting<T> {
+    pub fn help(&self) -> &'static str {
+        self.help.trim_start()
+    }
+
+    /// The flag's name, without its dashes.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// The environment variable's name.
+    pub fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.name.to_uppercase())
+    }
+
+    pub fn accepts(&self) -> String {
+        self.place.accepts()
+    }
+
+    pub fn takes(&self, kind: Kind) -> bool {
+        kind == Kind::Free || self.place.takes(kind)
+    }
+
+    /// What the flag means when it stands without a value, if it may.
+    pub fn bare(&self) -> Option<&'static str> {
+        self.place.bare()
+    }
+
+    pub fn is_secret(&self) -> bool {
+        self.place.is_secret()
+    }
+
+    /// Parses the text into its field; false, and nothing changed, if the form does not accept it.
+    #[must_use]
+    pub fn set(&self, target: &mut T, text: &str) -> bool {
+        self.place.set(target, text)
+    }
+
+    pub fn print(&self, target: &T) -> String {
+        self.place.print(target)
+    }
+
+    /// As [`Setting::print`], with round numbers of bytes also in KiB or MiB.
+    pub fn print_for_reading(&self, target: &T) -> String {
+        let printed = self.print(target);
+        let is_bytes = self.name.contains("_bytes_");
+        match printed.parse::<u64>() {
+            Ok(bytes) if is_bytes && bytes >= 1 << 20 && bytes % (1 << 20) == 0 => {
+                format!("{bytes} ({} MiB)", bytes >> 20)
+            }
+            Ok(bytes) if is_bytes && bytes >= 1 << 10 && bytes % (1 << 10) == 0 => {
+                format!("{bytes} ({} KiB)", bytes >> 10)
+            }
+            Ok(_) | Err(_) => printed,
+        }
+    }
+}
+
+/// What every variable's name begins with.
+pub const VARIABLE_PREFIX: &str = "OUTPOUR_";
+
+/// A field of `T` and its form, with the field's type forgotten.
+trait Place<T>: Sync {
+    fn accepts(&self) -> String;
+    fn takes(&self, kind: Kind) -> bool;
+    fn bare(&self) -> Option<&'static str>;
+    fn is_secret(&self) -> bool;
+    fn set(&self, target: &mut T, text: &str) -> bool;
+    fn print(&self, target: &T) -> String;
+}
+
+struct Field<T: 'static, F: Form> {
+    form: F,
+    read: fn(&T) -> &F::Value,
+    write: fn(&mut T) -> &mut F::Value,
+}
+
+impl<T, F: Form> Place<T> for Field<T, F> {
+    fn accepts(&self) -> String {
+        self.form.accepts()
+    }
+
+    fn takes(&self, kind: Kind) -> bool {
+        self.form.takes(kind)
+    }
+
+    fn bare(&self) -> Option<&'static str> {
+        self.form.bare()
+    }
+
+    fn is_secret(&self) -> bool {
+        self.form.is_secret()
+    }
+
+    fn set(&self, target: &mut T, text: &str) -> bool {
+        let Some(value) = self.form.parse(text) else {
+            return false;
+        };
+        *(self.write)(target) = value;
+        true
+    }
+
+    fn print(&self, target: &T) -> String {
+        self.form.print((self.read)(target))
+    }
+}
+
+/// Makes the struct, its default and the static list of its settings. `besides` adds a field that
+/// is no setting itself, and the settings whose values lie inside of it.
+macro_rules! settings {
+    (
+        $(#[$about:meta])*
+        pub struct $target:ident in $table:ident {
+            $( $group:literal { $(
+                $(#[doc = $help:literal])+
+                $name:ident: $type:ty = $default:expr, $form:expr;
+            )+ } )+
+        }
+        $( besides {
+            $(#[$inner_about:meta])*
+            $inner:ident: $inner_type:ty = $inner_default:expr;
+            $inner_group:literal { $(
+                $(#[doc = $inner_help:literal])+
+                $inner_name:ident in ($($inner_place:tt)+), $inner_form:expr;
+            )+ }
+        } )?
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $target {
+            $($( $(#[doc = $help])+ pub $name: $type, )+)+
+            $( $(#[$inner_about])* pub $inner: $inner_type, )?
+        }
+
+        impl Default for $target {
+            fn default() -> Self {
+                $target {
+                    $($( $name: $default, )+)+
+                    $( $inner: $inner_default, )?
+                }
+            }
+        }
+
+        pub static $table: &[Setting<$target>] = &[
+            $($( Setting {
+                name: stringify!($name),
+                group: $group,
+                help: concat!($($help),+),
+                place: &Field {
+                    form: $form,
+                    read: |target: &$target| &target.$name,
+                    write: |target: &mut $target| &mut target.$name,
+                },
+            }, )+)+
+            $($( Setting {
+                name: stringify!($inner_name),
+                group: $inner_group,
+                help: concat!($($inner_help),+),
+                place: &Field {
+                    form: $inner_form,
+                    read: |target: &$target| &target.$($inner_place)+,
+                    write: |target: &mut $target| &mut target.$($inner_place)+,
+                },
+            }, )+)?
+        ];
+    };
+}
+
+settings! {
+    /// What the server was asked to do: every setting, after the layers are merged and checked.
+    pub struct Options in SETTINGS {
+        "Listening" {
+            /// Where to listen.
+            address: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6001), Address;
+            /// Path that stands before /app and /apps in every URL. Signatures of API calls are
+            /// over the path without it.
+            path_prefix: String = String::new(), PathPrefix;
+            /// Serve /metrics; auto serves it while the address is a loopback address.
+            metrics: Automatic<bool> = Automatic::Auto, Auto(Switch);
+            /// Connections that may wait to be accepted, per shard; the kernel caps it at
+            /// net.core.somaxconn.
+            backlog: i32 = 4096, Whole(1, 65_535);
+        }
+        "Shards" {
+            /// Threads that serve connections; auto is one per listed core, or per core that the
+            /// process may run on.
+            shards: Automatic<u16> = Automatic::Auto, Auto(Whole(1, 1024));
+            /// Cores to pin shards to, taken in turn; none leaves it to the scheduler.
+            cores: Cores = Cores::All, CoreList;
+            /// Time that an idle shard spins before it sleeps.
+            spin_us: u64 = 0, Whole(0, 1_000_000);
+            /// Connections that a shard holds before it refuses more (4100); auto is what the
+            /// process's limit of open files allows.
+            connections_per_shard_max: Automatic<u32> = Automatic::Auto, Auto(Whole(1, 1 << 20));
+        }
+        "Timeouts" {
+            /// Silence after which a client, and then the server, asks whether the other is there.
+            activity_timeout_s: u64 = 120, Whole(1, 86_400);
+            /// Time that a client has to answer that before the server closes it (4201).
+            pong_timeout_s: u64 = 30, Whole(1, 3600);
+            /// Time from the accept to the end of the first HTTP head.
+            handshake_timeout_ms: u64 = 10_000, Whole(100, 600_000);
+            /// Time from the first byte of a message or an HTTP request to its last.
+            message_timeout_ms: u64 = 60_000, Whole(100, 3_600_000);
+            /// Time that sent bytes may stay unacknowledged before the peer counts as gone
+            /// (TCP_USER_TIMEOUT).
+            peer_timeout_ms: u32 = 30_000, Whole(1000, 3_600_000);
+        }
+        "Sizes" {
+            /// WebSocket message of a client, after its fragments are joined.
+            message_bytes_max: usize = 64 << 10, Whole(1024, 64 << 20);
+            /// Head of an HTTP request: request line and headers.
+            http_head_bytes_max: usize = 16 << 10, Whole(1024, 1 << 20);
+            /// Body of an HTTP request.
+            http_body_bytes_max: usize = 1 << 20, Whole(1024, 256 << 20);
+            /// Data of one event, published or from a client.
+            event_data_bytes_max: usize = 10_240, Whole(1, 16 << 20);
+            /// Channels that one publish may name.
+            event_channels_max: usize = 100, Whole(1, 10_000);
+            /// Events in one batch.
+            batch_events_max: usize = 10, Whole(1, 10_000);
+            /// Name of a channel, its prefix included.
+            channel_name_bytes_max: usize = 200, Whole(1, 1024);
+            /// Name of an event.
+            event_name_bytes_max: usize = 200, Whole(1, 1024);
+            /// Channels that one connection may be subscribed to at once.
+            subscriptions_per_connection_max: u32 = 16_384, Whole(1, 1 << 20);
+            /// Client events that one connection may send in a second (beyond: error 4301).
+            client_events_per_second_max: u32 = 10, Whole(1, 1_000_000);
+        }
+        "Logs" {
+            /// Encoded frames that a channel keeps for subscribers that are behind.
+            log_bytes_max: usize = 4 << 20, Whole(64 << 10, 1 << 30);
+            /// Age at which a frame may be dropped, whether or not everybody has it.
+            log_age_ms_max: u64 = 30_000, Whole(1, 86_400_000);
+            /// Encoded frames of all channels of one shard together.
+            log_bytes_per_shard_max: usize = 256 << 20, Whole(1 << 20, 1 << 40);
+            /// Time that a publish waits for room while the engine is behind, before it is
+            /// refused.
+            publish_wait_ms_max: u64 = 2000, Whole(0, 60_000);
+        }
+        "Shutdown" {
+            /// Time over which the closing of clients is spread, so that they do not all come back
+            /// at once.
+            drain_ms: u64 = 5000, Whole(0, 3_600_000);
+            /// Time after which a shutdown no longer waits for anybody.
+            drain_timeout_ms: u64 = 15_000, Whole(0, 3_600_000);
+        }
+        "Diagnosis" {
+            /// What is written to standard error.
+            log_level: LevelFilter = LevelFilter::INFO, Words(&[
+                ("off", LevelFilter::OFF),
+                ("error", LevelFilter::ERROR),
+                ("warn", LevelFilter::WARN),
+                ("info", LevelFilter::INFO),
+                ("debug", LevelFilter::DEBUG),
+                ("trace", LevelFilter::TRACE),
+            ]);
+            /// Path of a WebSocket endpoint that sends back what it receives, for conformance
+            /// tests; empty for none.
+            echo: Option<String> = None, OwnPath;
+            /// WebSocket message at the echo endpoint.
+            echo_message_bytes_max: usize = (16 << 20) + (64 << 10), Whole(1024, 256 << 20);
+        }
+    }
+    besides {
+        /// The apps, at least one; no two have the same id or the same key.
+        apps: Vec<AppOptions> = vec![AppOptions::default()];
+        "The app, if it is the only one" {
+            /// Id of the app, as in the URLs of its API.
+            app_id in (apps[0].id), Identifier;
+            /// Key of the app, as clients name it.
+            app_key in (apps[0].key), Identifier;
+            /// Secret that signs subscriptions and API calls. The built-in one is accepted on
+            /// loopback addresses only.
+            app_secret in (apps[0].secret), SecretText;
+            /// Let clients send events to each other; off by default for any other secret than
+            /// the built-in one.
+            client_events in (apps[0].client_events), Switch;
+        }
+    }
+}
+
+settings! {
+    /// One app. The default is the built-in one, which is open to whoever reads this.
+    pub struct AppOptions in APP_SETTINGS {
+        "Apps" {
+            /// Id of the app, as in the URLs of its API.
+            id: String = "1001".to_string(), Identifier;
+            /// Key of the app, as clients name it.
+            key: String = "app-key".to_string(), Identifier;
+            /// Secret that signs subscriptions and API calls.
+            secret: Secret = Secret::new(BUILT_IN_SECRET), SecretText;
+            /// Let clients send events to each other.
+            client_events: bool = true, Switch;
+            /// Serve the app; a disabled one is refused (4003).
+            enabled: bool = true, Switch;
+            /// Data of one event; the setting of the same name unless stated.
+            event_data_bytes_max: usize = 10_240, Whole(1, 16 << 20);
+            /// Client events that one connection may send in a second; the setting of the same
+            /// name unless stated.
+            client_events_per_second_max: u32 = 10, Whole(1, 1_000_000);
+        }
+    }
+}
+
+/// The secret of the built-in app. Everybody knows it.
+pub const BUILT_IN_SECRET: &str = "app-secret";
+
+/// What an app in the file must state.
+pub const APP_REQUIRED: [&str; 3] = ["id", "key", "secret"];
+
+/// An app of the file before its own lines are read: client events are off, as the vendor has it,
+/// and its limits are those of the server.
+pub fn listed_app(options: &Options) -> AppOptions {
+    AppOptions {
+        client_events: false,
+        event_data_bytes_max: options.event_data_bytes_max,
+        client_events_per_second_max: options.client_events_per_second_max,
+        ..AppOptions::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_that_its_form_accepts() {
+        let options = Options::default();
+        for setting in SETTINGS.iter().filter(|setting| !setting.is_secret()) {
+            let mut copy = options.clone();
+            let printed = setting.print(&options);
+            assert!(setting.set(&mut copy, &printed), "{}", setting.name);
+            assert_eq!(copy, options, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn names_do_not_collide_and_every_setting_has_help() {
+        for (index, setting) in SETTINGS.iter().enumerate() {
+            assert!(
+                SETTINGS[..index]
+                    .iter()
+                    .all(|other| other.name != setting.name)
+            );
+            assert!(setting.help().ends_with('.'), "{}", setting.name);
+            assert!(!setting.help().contains("  "), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn an_app_by_default_has_the_limits_of_the_server() {
+        let options = Options::default();
+        let app = AppOptions::default();
+        let unlisted = AppOptions {
+            client_events: true,
+            ..listed_app(&options)
+        };
+        assert_eq!(app, unlisted);
+    }
+}
