@@ -1,0 +1,171 @@
+//! What a channel costs: a million of them with one subscriber each, and none of them afterwards.
+//!
+//! A few hundred connections hold all subscriptions, so that channels are what grows. What one
+//! of them takes is the slope over several sizes.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+#[path = "../companion/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod companion;
+#[path = "../frames/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod frames;
+#[path = "../machine/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod machine;
+#[path = "../readers/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod readers;
+#[path = "../server/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod server;
+
+use machine::report::Report;
+use machine::slope;
+use readers::{Channels, Command, Readers, Speech};
+use server::Server;
+
+/// The server's own memory per channel with its one subscription, connections aside.
+const BYTES_MAX: f64 = 400.0;
+/// The server's memory is read so long after the last change.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Measures the memory of channels with one subscriber each.
+#[derive(Parser)]
+struct Options {
+    /// Numbers of channels at which memory is read, ascending.
+    #[arg(long, value_delimiter = ',', default_value = "100000,500000,1000000")]
+    channels: Vec<usize>,
+    /// Connections that share the subscriptions evenly.
+    #[arg(long, default_value_t = 500)]
+    connections: usize,
+    /// Numbers of shards, each with a server of its own on as many cores from core 0 on.
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    shard_counts: Vec<usize>,
+    /// How long the fall after the last subscriber is watched.
+    #[arg(long, default_value_t = 10)]
+    watch_seconds: u64,
+    /// The server's binary; by default the one beside this program's directory.
+    #[arg(long)]
+    server: Option<std::path::PathBuf>,
+    /// The core of the readers.
+    #[arg(long, default_value_t = 1)]
+    readers_core: usize,
+    /// Keep the output in perf/results.
+    #[arg(long)]
+    record: bool,
+}
+
+fn main() -> io::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some(readers::ROLE) {
+        return readers::serve();
+    }
+    let options = Options::parse();
+    machine::lift_open_files();
+    let mut report = Report::begin("channels", options.record);
+    machine::pin(options.readers_core);
+    for shards in &options.shard_counts {
+        measure(&options, *shards, &mut report)?;
+    }
+    report.finish()
+}
+
+fn measure(options: &Options, shards: usize, report: &mut Report) -> io::Result<()> {
+    let cores: Vec<String> = (0..shards).map(|core| core.to_string()).collect();
+    let server = Server::start(&server::Options {
+        server: options.server.clone(),
+        shards,
+        cores: cores.join(","),
+        readers_core: options.readers_core,
+        record: options.record,
+    })?;
+    let most = options.channels.iter().copied().max().unwrap_or(0);
+    let mut readers = Readers::start(&readers::Orders {
+        address: server.address,
+        core: options.readers_core,
+        speech: Speech::Pusher {
+            key: server::KEY.to_owned(),
+            channels: Channels::Own {
+                per_connection_max: most.div_ceil(options.connections),
+            },
+        },
+        sample: 1,
+        first_number: 0,
+    })?;
+    readers.carry_out(Command::Connect {
+        connections: options.connections,
+    })?;
+    // One subscription each and none again: what a connection allocates once is then there.
+    readers.carry_out(Command::Subscribe { per_connection: 1 })?;
+    readers.carry_out(Command::Subscribe { per_connection: 0 })?;
+    std::thread::sleep(SETTLE);
+
+    report.say(format_args!(
+        "{shards} shards on cores {}, {} connections",
+        cores.join(","),
+        options.connections
+    ));
+    report.say(
+        "channels  by the server's count  server RSS KB  B/channel since the last  subscribed in s",
+    );
+    let mut points = vec![(0.0, server.resident_bytes()? as f64)];
+    say_point(&points, &server, 0.0, report)?;
+    for channels in &options.channels {
+        let per_connection = channels / options.connections;
+        let seconds = readers.carry_out(Command::Subscribe { per_connection })?;
+        std::thread::sleep(SETTLE);
+        let count = per_connection * options.connections;
+        points.push((count as f64, server.resident_bytes()? as f64));
+        say_point(&points, &server, seconds, report)?;
+    }
+    let bytes = slope(&points[1..]);
+    let verdict = if bytes < BYTES_MAX { "met" } else { "MISSED" };
+    report.say(format_args!(
+        "server: {bytes:.0} bytes of RSS a channel with one subscription; under {BYTES_MAX:.0}: {verdict}"
+    ));
+    let seconds = readers.carry_out(Command::Subscribe { per_connection: 0 })?;
+    report.say(format_args!("all unsubscribed in {seconds:.1} s"));
+    watch_the_fall(options, &server, report)?;
+    report.say("");
+    Ok(())
+}
+
+fn say_point(
+    points: &[(f64, f64)],
+    server: &Server,
+    seconds: f64,
+    report: &mut Report,
+) -> io::Result<()> {
+    let (channels, resident) = points[points.len() - 1];
+    let since = match points {
+        [.., before, last] => format!("{:.0}", (last.1 - before.1) / (last.0 - before.0)),
+        _ => "-".to_owned(),
+    };
+    report.say(format_args!(
+        "{channels:>8}  {:>21}  {:>13.0}  {since:>24}  {seconds:>15.1}",
+        server.metrics()?.sum("outpour_channels"),
+        resident / 1024.0,
+    ));
+    Ok(())
+}
+
+/// Memory after the last subscriber has left; logs may have to expire first.
+fn watch_the_fall(options: &Options, server: &Server, report: &mut Report) -> io::Result<()> {
+    let start = Instant::now();
+    let mut wait = Duration::from_millis(500);
+    while start.elapsed() < Duration::from_secs(options.watch_seconds) {
+        std::thread::sleep(wait);
+        wait *= 2;
+        report.say(format_args!(
+            "{:>5.1} s later: {} channels, RSS {} KB",
+            start.elapsed().as_secs_f64(),
+            server.metrics()?.sum("outpour_channels"),
+            server.resident_bytes()? / 1024
+        ));
+    }
+    Ok(())
+}

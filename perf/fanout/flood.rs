@@ -1,0 +1,248 @@
+//! Flooded: messages come faster than every subscriber can be visited for each of them.
+//!
+//! The wall time and the CPU time run from the first publish until the last subscriber has the
+//! last message. Lost is what was accepted and did not arrive; what the server refused (503) was
+//! never accepted and is counted beside it.
+
+use std::io;
+use std::time::Duration;
+
+use crate::frames::{self, Stamp};
+use crate::machine::report::Report;
+use crate::machine::{monotonic_ns, sleep_until};
+use crate::paced::naked;
+use crate::publisher::Publisher;
+use crate::readers::{Command, Count};
+use crate::senders::Schedule;
+use crate::server::{Metrics, Server};
+use crate::{Common, Load, subscribe};
+
+/// CPU time per delivery that the server may take, by number of subscribers.
+const TARGETS_US: &[(usize, f64)] = &[(1_000, 0.3), (5_000, 0.25)];
+/// Readers may be silent for so long before what is missing counts as lost.
+const PATIENCE_MS: u64 = 5_000;
+
+#[derive(Clone, Copy)]
+pub struct Manner {
+    pub seconds: u64,
+    /// Events in one call.
+    pub batch: usize,
+    /// Calls that may be unanswered at once.
+    pub window: usize,
+}
+
+/// What one flood took.
+struct Figures {
+    sender: &'static str,
+    cpu_ns: f64,
+    wall_ns: f64,
+    accepted: u64,
+    refused: u64,
+    messages_per_visit: f64,
+    count: Count,
+}
+
+pub fn measure(
+    common: &Common,
+    loads: &[Load],
+    manner: Manner,
+    report: &mut Report,
+) -> io::Result<()> {
+    for load in loads {
+        let pace = match load.per_second {
+            Some(per_second) => format!("{per_second} messages a second"),
+            None => "as many messages as the server takes".to_owned(),
+        };
+        report.say(format_args!(
+            "flood: {} subscribers, {pace}, {} bytes of data, {} s, {} a call, {} shards on cores {}",
+            load.subscribers,
+            common.data_bytes,
+            manner.seconds,
+            manner.batch,
+            common.server.shards,
+            common.server.cores,
+        ));
+        report.say(
+            "sender  CPU us/delivery  deliveries/s  messages/visit  published  refused  lost  disorder  \
+             longest lap ms  p50 ms  p99 ms  max ms  readers' CPU",
+        );
+        if let Some(per_second) = load.per_second {
+            let figures = flood_naked(common, load.subscribers, per_second, manner)?;
+            report.say(line(&figures));
+        }
+        flood_server(common, load, manner, report)?;
+        report.say("");
+    }
+    Ok(())
+}
+
+fn flood_naked(
+    common: &Common,
+    sockets: usize,
+    per_second: f64,
+    manner: Manner,
+) -> io::Result<Figures> {
+    let (mut sender, mut readers) = naked(common, sockets)?;
+    readers.carry_out(Command::Count)?;
+    let messages = (per_second * manner.seconds as f64) as u64;
+    let tally = sender.run(&Schedule {
+        messages,
+        per_second,
+        data_bytes: common.data_bytes,
+    })?;
+    Ok(Figures {
+        sender: "naked",
+        cpu_ns: tally.cpu_ns as f64,
+        wall_ns: tally.wall_ns as f64,
+        accepted: messages,
+        refused: 0,
+        messages_per_visit: tally.messages_per_visit(),
+        count: readers.drained(messages, PATIENCE_MS)?,
+    })
+}
+
+fn flood_server(
+    common: &Common,
+    load: &Load,
+    manner: Manner,
+    report: &mut Report,
+) -> io::Result<()> {
+    let server = Server::start(&common.server)?;
+    let mut readers = subscribe(common, &server, load.subscribers)?;
+    let mut publisher = Publisher::connect(server.address, manner.window)?;
+    warm_up(common, &mut publisher)?;
+    readers.quiet(300)?;
+
+    readers.carry_out(Command::Count)?;
+    let before = server.metrics()?;
+    let cpu_before_ns = server.cpu_ns()?;
+    let (accepted_before, start_ns) = (publisher.accepted, monotonic_ns());
+    publish(common, load, manner, &mut publisher)?;
+    publisher.finish()?;
+    let accepted = publisher.accepted - accepted_before;
+    let count = readers.drained(accepted, PATIENCE_MS)?;
+    let wall_ns = monotonic_ns() - start_ns;
+    let cpu_ns = server.cpu_ns()? - cpu_before_ns;
+    let after = server.metrics()?;
+
+    let grown = |name: &str| after.sum(name) - before.sum(name);
+    let figures = Figures {
+        sender: "server",
+        cpu_ns: cpu_ns as f64,
+        wall_ns: wall_ns as f64,
+        accepted,
+        refused: publisher.refused,
+        messages_per_visit: grown("outpour_deliveries_total") / grown("outpour_sends_total"),
+        count,
+    };
+    report.say(line(&figures));
+    say_counters(&before, &after, report);
+    report.say(format_args!("threads: {}", server.cpu_by_thread()?));
+    say_verdict(load.subscribers, &figures, report);
+    Ok(())
+}
+
+/// A few messages, so that nothing of the run is the first of its kind.
+fn warm_up(common: &Common, publisher: &mut Publisher) -> io::Result<()> {
+    for sequence in 0..20 {
+        let due_ns = monotonic_ns();
+        publisher.publish(&[frames::data(Stamp { sequence, due_ns }, common.data_bytes)])?;
+    }
+    publisher.finish()
+}
+
+fn publish(
+    common: &Common,
+    load: &Load,
+    manner: Manner,
+    publisher: &mut Publisher,
+) -> io::Result<()> {
+    let start_ns = monotonic_ns();
+    let mut sequence = 0;
+    loop {
+        let refused_before = publisher.refused;
+        let elapsed_ns = monotonic_ns() - start_ns;
+        let due_ns = |place: usize| match load.per_second {
+            Some(pace) => start_ns + ((sequence + place as u64) as f64 * 1e9 / pace) as u64,
+            None => start_ns + elapsed_ns,
+        };
+        if due_ns(0) >= start_ns + manner.seconds * 1_000_000_000 {
+            return Ok(());
+        }
+        // A batch leaves when its last event is due.
+        sleep_until(due_ns(manner.batch - 1));
+        let events: Vec<String> = (0..manner.batch)
+            .map(|place| {
+                let stamp = Stamp {
+                    sequence: sequence + place as u64,
+                    due_ns: due_ns(place),
+                };
+                frames::data(stamp, common.data_bytes)
+            })
+            .collect();
+        publisher.publish(&events)?;
+        sequence += manner.batch as u64;
+        if publisher.refused > refused_before {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn line(figures: &Figures) -> String {
+    let count = &figures.count;
+    let deliveries = count.messages.max(1) as f64;
+    let lost = figures.accepted as i128 * count.connections as i128 - i128::from(count.messages);
+    let sample = &count.sample;
+    // Numbers of refused events are missing by right; any other missing one shows in `lost`.
+    let disorder = sample.repeated + sample.reordered + (count.uneven + count.closed) as u64;
+    format!(
+        "{:<6}  {:>15.3}  {:>12.0}  {:>14.1}  {:>9}  {:>7}  {:>4}  {:>8}  {:>14.1}  {:>6.1}  {:>6.1}  {:>6.1}  {:>11.0}%",
+        figures.sender,
+        figures.cpu_ns / 1e3 / deliveries,
+        deliveries / (figures.wall_ns / 1e9),
+        figures.messages_per_visit,
+        figures.accepted,
+        figures.refused,
+        lost,
+        disorder,
+        sample.arrival_gap_us_max as f64 / 1e3,
+        sample.latency_us.p50 as f64 / 1e3,
+        sample.latency_us.p99 as f64 / 1e3,
+        sample.latency_us.max as f64 / 1e3,
+        count.cpu_ns as f64 / figures.wall_ns * 100.0,
+    )
+}
+
+fn say_counters(before: &Metrics, after: &Metrics, report: &mut Report) {
+    let grown = |name: &str| after.sum(name) - before.sum(name);
+    let deliveries = grown("outpour_deliveries_total").max(1.0);
+    report.say(format_args!(
+        "counted: {:.3} enters and {:.3} completions per 1,000 deliveries, {:.2} encodes a publish, {} short sends, \
+         {} slow closed, {} parked, {} letters, {} wakes, longest turn {:.1} ms",
+        grown("outpour_enters_total") / deliveries * 1e3,
+        grown("outpour_completions_total") / deliveries * 1e3,
+        grown("outpour_encodes_total") / grown("outpour_publishes_total").max(1.0),
+        grown("outpour_short_sends_total"),
+        grown("outpour_slow_closed_total"),
+        grown("outpour_publishes_parked_total"),
+        grown("outpour_letters_total"),
+        grown("outpour_wakes_total"),
+        after.highest("outpour_longest_turn_us") / 1e3,
+    ));
+}
+
+fn say_verdict(subscribers: usize, figures: &Figures, report: &mut Report) {
+    let target = TARGETS_US.iter().find(|target| target.0 == subscribers);
+    let Some((_, target_us)) = target else {
+        return;
+    };
+    let cpu_us = figures.cpu_ns / 1e3 / figures.count.messages.max(1) as f64;
+    let verdict = if cpu_us <= *target_us {
+        "met"
+    } else {
+        "MISSED"
+    };
+    report.say(format_args!(
+        "at most {target_us} us a delivery: {cpu_us:.3}, {verdict}"
+    ));
+}

@@ -1,0 +1,206 @@
+//! What a delivery costs the server: one channel, many subscribers, paced and flooded.
+//!
+//! Paced rounds alternate with the naked ring of perf/roofline over as many sockets, all of them
+//! connected the whole time, and the answer is a ratio. Floods push as much as the server takes,
+//! and the answer is CPU time per delivery with nothing lost.
+
+use std::io;
+use std::str::FromStr;
+
+use clap::{Parser, Subcommand};
+
+#[path = "../companion/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod companion;
+mod flood;
+#[path = "../frames/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod frames;
+#[path = "../machine/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod machine;
+mod paced;
+#[path = "../publisher/mod.rs"]
+mod publisher;
+#[path = "../readers/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod readers;
+#[path = "../roofline/senders/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod senders;
+#[path = "../server/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod server;
+
+use machine::report::Report;
+use readers::{Channels, Readers, Speech};
+
+/// Measures the server's CPU time per delivery.
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    part: Option<Part>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Common {
+    #[command(flatten)]
+    server: server::Options,
+    /// The event's data, in bytes.
+    #[arg(long, default_value_t = 128)]
+    data_bytes: usize,
+    /// Connections whose every frame is decoded and checked.
+    #[arg(long, default_value_t = 16)]
+    sample: usize,
+}
+
+#[derive(Clone, Subcommand)]
+enum Part {
+    /// Each message is a visit to each subscriber; compared with naked sends.
+    Paced {
+        #[arg(long, value_delimiter = ',', default_value = "2000x20,9000x4")]
+        loads: Vec<Load>,
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+        /// Length of a round.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Messages come faster than subscribers can be visited.
+    Flood {
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "1000x5000,5000x1500,1000xmax,5000xmax"
+        )]
+        loads: Vec<Load>,
+        /// Length of a flood.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Events in one call.
+        #[arg(long, default_value_t = 10)]
+        batch: usize,
+        /// Calls that may be unanswered at once.
+        #[arg(long, default_value_t = 32)]
+        window: usize,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// How many subscribers, and how many messages a second; `None` is as many as the server takes.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    subscribers: usize,
+    per_second: Option<f64>,
+}
+
+impl FromStr for Load {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Load, String> {
+        let wrong = || format!("{text}: SUBSCRIBERSxPER_SECOND or SUBSCRIBERSxmax, please");
+        let (subscribers, per_second) = text.split_once('x').ok_or_else(wrong)?;
+        Ok(Load {
+            subscribers: subscribers.parse().map_err(|_| wrong())?,
+            per_second: match per_second {
+                "max" => None,
+                number => Some(number.parse().map_err(|_| wrong())?),
+            },
+        })
+    }
+}
+
+fn main() -> io::Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        Some(readers::ROLE) => return readers::serve(),
+        Some(senders::ROLE) => return senders::serve(),
+        Some(_) | None => {}
+    }
+    let options = Options::parse();
+    let parts = match options.part {
+        Some(part) => vec![part],
+        None => all_parts(&options.common),
+    };
+    let common = match &parts[0] {
+        Part::Paced { common, .. } | Part::Flood { common, .. } => common.clone(),
+    };
+    machine::lift_open_files();
+    let mut report = Report::begin("fanout", common.server.record);
+    machine::pin(common.server.readers_core);
+    for part in parts {
+        match part {
+            Part::Paced {
+                loads,
+                rounds,
+                seconds,
+                common,
+            } => paced::measure(&common, &loads, rounds, seconds, &mut report)?,
+            Part::Flood {
+                loads,
+                seconds,
+                batch,
+                window,
+                common,
+            } => {
+                let manner = flood::Manner {
+                    seconds,
+                    batch: batch.clamp(1, publisher::BATCH_MAX),
+                    window,
+                };
+                flood::measure(&common, &loads, manner, &mut report)?;
+            }
+        }
+    }
+    report.finish()
+}
+
+/// Both parts with the loads of the project's targets.
+fn all_parts(common: &Common) -> Vec<Part> {
+    let load = |subscribers, per_second| Load {
+        subscribers,
+        per_second,
+    };
+    vec![
+        Part::Paced {
+            loads: vec![load(2_000, Some(20.0)), load(9_000, Some(4.0))],
+            rounds: 7,
+            seconds: 5,
+            common: common.clone(),
+        },
+        Part::Flood {
+            loads: vec![
+                load(1_000, Some(5_000.0)),
+                load(5_000, Some(1_500.0)),
+                load(1_000, None),
+                load(5_000, None),
+            ],
+            seconds: 10,
+            batch: publisher::BATCH_MAX,
+            window: 32,
+            common: common.clone(),
+        },
+    ]
+}
+
+/// A server's subscribers, all of them connected.
+fn subscribe(common: &Common, server: &server::Server, connections: usize) -> io::Result<Readers> {
+    let mut readers = Readers::start(&readers::Orders {
+        address: server.address,
+        core: common.server.readers_core,
+        speech: Speech::Pusher {
+            key: server::KEY.to_owned(),
+            channels: Channels::Shared {
+                name: frames::CHANNEL.to_owned(),
+            },
+        },
+        sample: common.sample,
+        first_number: 0,
+    })?;
+    readers.carry_out(readers::Command::Connect { connections })?;
+    Ok(readers)
+}

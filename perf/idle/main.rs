@@ -1,0 +1,237 @@
+//! What a connection costs while nothing happens: memory by size, and the CPU time of silence.
+//!
+//! Every connection has one subscription to one shared channel. What one of them takes is the
+//! slope over several sizes, so that what the server holds anyway, and what its allocator keeps
+//! from the warm-up, is in none of it.
+
+use std::io;
+use std::time::Duration;
+
+use clap::Parser;
+
+#[path = "../companion/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod companion;
+#[path = "../frames/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod frames;
+#[path = "../machine/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod machine;
+#[path = "../readers/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod readers;
+#[path = "../server/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod server;
+
+use machine::report::Report;
+use machine::slope;
+use readers::{Channels, Command, Readers, Speech};
+use server::Server;
+
+/// The server's own memory per idle connection with one subscription.
+const BYTES_MAX: f64 = 256.0;
+/// Share of a core that an idle server may use.
+const CORE_PERCENT_MAX: f64 = 1.0;
+/// Connections of one reader process; each is a descriptor, and processes may have 20,000.
+const CONNECTIONS_PER_PROCESS: usize = 9_500;
+/// The server's memory is read so long after the last change.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Measures the memory and the CPU time of idle connections.
+#[derive(Parser)]
+struct Options {
+    /// Numbers of connections at which memory is read, ascending.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "2500,5000,9000,14000,19000"
+    )]
+    connections: Vec<usize>,
+    /// Connections that come and go before the first reading.
+    #[arg(long, default_value_t = 500)]
+    warm_up: usize,
+    /// How long the silence is listened to, with all connections open.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    #[command(flatten)]
+    server: server::Options,
+}
+
+/// Memory at one size.
+#[derive(Clone, Copy)]
+struct Reading {
+    connections: usize,
+    resident: u64,
+    available: u64,
+    slab: Option<u64>,
+}
+
+fn main() -> io::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some(readers::ROLE) {
+        return readers::serve();
+    }
+    let options = Options::parse();
+    machine::lift_open_files();
+    let mut report = Report::begin("idle", options.server.record);
+    machine::pin(options.server.readers_core);
+    measure(&options, &mut report)?;
+    report.finish()
+}
+
+fn measure(options: &Options, report: &mut Report) -> io::Result<()> {
+    let server = Server::start(&options.server)?;
+    let most = options.connections.iter().copied().max().unwrap_or(0);
+    let mut processes = Vec::new();
+    for first in (0..most).step_by(CONNECTIONS_PER_PROCESS) {
+        processes.push(start_readers(options, &server, first)?);
+    }
+    open(&mut processes, options.warm_up)?;
+    close(&mut processes)?;
+    std::thread::sleep(SETTLE);
+
+    report.say("connections  server RSS KB  B/connection since the last  slab KB  available KB");
+    let mut readings = vec![read(&server, 0)?];
+    say_reading(&readings, report);
+    for connections in &options.connections {
+        open(&mut processes, *connections)?;
+        std::thread::sleep(SETTLE);
+        readings.push(read(&server, *connections)?);
+        say_reading(&readings, report);
+    }
+    say_slopes(&readings, report);
+    listen_to_silence(options, &server, most, report)?;
+
+    close(&mut processes)?;
+    std::thread::sleep(SETTLE);
+    let after = read(&server, 0)?;
+    report.say(format_args!(
+        "after all have left: RSS {} KB, {} connections by the server's own count",
+        after.resident / 1024,
+        server.metrics()?.sum("outpour_connections")
+    ));
+    Ok(())
+}
+
+fn start_readers(options: &Options, server: &Server, first: usize) -> io::Result<Readers> {
+    Readers::start(&readers::Orders {
+        address: server.address,
+        core: options.server.readers_core,
+        speech: Speech::Pusher {
+            key: server::KEY.to_owned(),
+            channels: Channels::Shared {
+                name: frames::CHANNEL.to_owned(),
+            },
+        },
+        sample: 1,
+        first_number: first,
+    })
+}
+
+/// Opens connections until there are so many in all, the first process's first.
+fn open(processes: &mut [Readers], connections: usize) -> io::Result<()> {
+    let mut left = connections;
+    for process in processes {
+        let share = left.min(CONNECTIONS_PER_PROCESS);
+        if share > 0 {
+            process.carry_out(Command::Connect { connections: share })?;
+        }
+        left -= share;
+    }
+    Ok(())
+}
+
+fn close(processes: &mut [Readers]) -> io::Result<()> {
+    for process in processes {
+        process.carry_out(Command::Disconnect { connections: 0 })?;
+    }
+    Ok(())
+}
+
+fn read(server: &Server, connections: usize) -> io::Result<Reading> {
+    Ok(Reading {
+        connections,
+        resident: server.resident_bytes()?,
+        available: machine::available_bytes()?,
+        slab: machine::slab_bytes(),
+    })
+}
+
+fn say_reading(readings: &[Reading], report: &mut Report) {
+    let last = readings[readings.len() - 1];
+    let since = match readings {
+        [.., before, last] => format!(
+            "{:.0}",
+            (last.resident as f64 - before.resident as f64)
+                / (last.connections - before.connections) as f64
+        ),
+        _ => "-".to_owned(),
+    };
+    let slab = match last.slab {
+        Some(slab) => (slab / 1024).to_string(),
+        None => "-".to_owned(),
+    };
+    report.say(format_args!(
+        "{:>11}  {:>13}  {since:>27}  {slab:>7}  {:>12}",
+        last.connections,
+        last.resident / 1024,
+        last.available / 1024,
+    ));
+}
+
+/// The first reading has no connections and an allocator with room to spare; it is left out.
+fn say_slopes(readings: &[Reading], report: &mut Report) {
+    let along = |figure: &dyn Fn(&Reading) -> f64| {
+        let points: Vec<_> = readings[1..]
+            .iter()
+            .map(|reading| (reading.connections as f64, figure(reading)))
+            .collect();
+        slope(&points)
+    };
+    let resident = along(&|reading| reading.resident as f64);
+    let verdict = if resident <= BYTES_MAX {
+        "met"
+    } else {
+        "MISSED"
+    };
+    report.say(format_args!(
+        "server: {resident:.0} bytes of RSS a connection with one subscription; at most {BYTES_MAX:.0}: {verdict}"
+    ));
+    if readings.iter().all(|reading| reading.slab.is_some()) {
+        let slab = along(&|reading| reading.slab.unwrap_or(0) as f64);
+        report.say(format_args!(
+            "kernel: {slab:.0} bytes of slab a connection, for the sockets of both ends and the reader's epoll entry"
+        ));
+    }
+    let taken = -along(&|reading| reading.available as f64);
+    report.say(format_args!(
+        "machine: {taken:.0} bytes of available memory a connection, for all of it, the readers' own memory too"
+    ));
+}
+
+fn listen_to_silence(
+    options: &Options,
+    server: &Server,
+    connections: usize,
+    report: &mut Report,
+) -> io::Result<()> {
+    let cpu_before_ns = server.cpu_ns()?;
+    let start_ns = machine::monotonic_ns();
+    std::thread::sleep(Duration::from_secs(options.seconds));
+    let cpu_ns = server.cpu_ns()? - cpu_before_ns;
+    let wall_ns = machine::monotonic_ns() - start_ns;
+    let percent = cpu_ns as f64 / wall_ns as f64 * 100.0;
+    let verdict = if percent < CORE_PERCENT_MAX {
+        "met"
+    } else {
+        "MISSED"
+    };
+    report.say(format_args!(
+        "silence: {:.3} ms of CPU in {} s with {connections} connections, {percent:.4} % of a core; \
+         under {CORE_PERCENT_MAX} %: {verdict}",
+        cpu_ns as f64 / 1e6,
+        options.seconds
+    ));
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! A program's output: printed as it comes, and kept as a file when asked.
+//!
+//! Every report begins with the facts without which its figures mean nothing.
+
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use super::said;
+
+pub struct Report {
+    name: &'static str,
+    lines: Vec<String>,
+    is_recorded: bool,
+}
+
+impl Report {
+    pub fn begin(name: &'static str, is_recorded: bool) -> Report {
+        let mut report = Report {
+            name,
+            lines: Vec::new(),
+            is_recorded,
+        };
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        report.say(format_args!(
+            "# {name}, {}",
+            said("date", &["-u", "+%F %T UTC"])
+        ));
+        report.say(format_args!(
+            "command   cargo run --release --example {name} -- {}",
+            arguments.join(" ")
+        ));
+        report.say(format_args!("commit    {}", commit()));
+        report.say(format_args!("kernel    {}", said("uname", &["-sr"])));
+        report.say(format_args!("cores     {}", cores()));
+        report.say(format_args!("load      {}", load_average()));
+        report.say(
+            "loopback  the receiver's TCP work runs inside the sender's call, on the sender's CPU: \
+             CPU per delivery holds both ends",
+        );
+        report.say("");
+        report
+    }
+
+    pub fn say(&mut self, line: impl Display) {
+        let line = line.to_string();
+        println!("{line}");
+        self.lines.push(line);
+    }
+
+    /// Keeps the raw output in `perf/results` if that was asked for.
+    pub fn finish(self) -> io::Result<()> {
+        if !self.is_recorded {
+            return Ok(());
+        }
+        let root = PathBuf::from(said("git", &["rev-parse", "--show-toplevel"]));
+        let directory = root.join("perf").join("results");
+        fs::create_dir_all(&directory)?;
+        let date = said("date", &["-u", "+%F"]);
+        let file = directory.join(format!("{date}-{}.txt", self.name));
+        let mut text = self.lines.join("\n");
+        text.push('\n');
+        fs::write(&file, text)?;
+        println!("recorded as perf/results/{date}-{}.txt", self.name);
+        Ok(())
+    }
+}
+
+fn commit() -> String {
+    let changed = said("git", &["status", "--porcelain", "--untracked-files=no"]);
+    let state = if changed == "nothing" {
+        ""
+    } else {
+        ", with changes"
+    };
+    format!("{}{state}", said("git", &["rev-parse", "HEAD"]))
+}
+
+fn cores() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text
+        .lines()
+        .find(|line| line.starts_with("model name"))
+        .and_then(|line| line.split(": ").nth(1))
+        .unwrap_or("of an unnamed model");
+    let count = text
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    format!("{count} x {model}")
+}
+
+/// How busy the machine was before: figures of a shared machine are worth less.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_ascii_whitespace()
+        .take(3)
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,190 @@
+//! The naked cost of writing one message to N connected sockets: the floor under every server.
+//!
+//! Four ways to the kernel send the same log to the same kind of sockets, paced (one message a
+//! visit) and flat out (all that arrived since the last visit, in one send).
+
+use std::io;
+
+use clap::Parser;
+
+#[path = "../companion/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod companion;
+#[path = "../frames/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod frames;
+#[path = "../machine/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod machine;
+#[path = "../readers/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod readers;
+mod senders;
+
+use machine::Spread;
+use machine::report::Report;
+use readers::{Command, Readers, Speech};
+use senders::{Method, Schedule, Sender, Tally};
+
+/// Measures naked sends to many connected sockets.
+#[derive(Parser)]
+struct Options {
+    /// Sockets and messages a second, one visit a message.
+    #[arg(long, value_delimiter = ',', default_value = "2000x20,9000x4")]
+    paced: Vec<String>,
+    /// Sockets and messages a second, as many messages a visit as have arrived.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1000x5000,5000x1500,9000x1000"
+    )]
+    flat_out: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Method::ALL)]
+    methods: Vec<Method>,
+    /// The event's data, in bytes; the frame around it takes 43 more.
+    #[arg(long, value_delimiter = ',', default_value = "128")]
+    data_bytes: Vec<usize>,
+    /// Length of a run.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// The core of the sender.
+    #[arg(long, default_value_t = 0)]
+    core: usize,
+    /// The core of the readers.
+    #[arg(long, default_value_t = 1)]
+    readers_core: usize,
+    /// Keep the output in perf/results.
+    #[arg(long)]
+    record: bool,
+}
+
+/// How many sockets, and how many messages a second to each.
+#[derive(Clone, Copy)]
+struct Load {
+    sockets: usize,
+    per_second: f64,
+}
+
+fn main() -> io::Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        Some(readers::ROLE) => return readers::serve(),
+        Some(senders::ROLE) => return senders::serve(),
+        Some(_) | None => {}
+    }
+    let options = Options::parse();
+    machine::pin(options.readers_core);
+    let mut report = Report::begin("roofline", options.record);
+    for (title, loads) in [("paced", &options.paced), ("flat out", &options.flat_out)] {
+        for load in loads {
+            let load = parse(load)?;
+            for data_bytes in &options.data_bytes {
+                measure(&options, title, load, *data_bytes, &mut report)?;
+            }
+        }
+    }
+    report.finish()
+}
+
+fn parse(text: &str) -> io::Result<Load> {
+    let load = text.split_once('x').and_then(|(sockets, per_second)| {
+        Some(Load {
+            sockets: sockets.parse().ok()?,
+            per_second: per_second.parse().ok()?,
+        })
+    });
+    load.ok_or_else(|| io::Error::other(format!("{text}: SOCKETSxPER_SECOND, please")))
+}
+
+fn measure(
+    options: &Options,
+    title: &str,
+    load: Load,
+    data_bytes: usize,
+    report: &mut Report,
+) -> io::Result<()> {
+    let Load {
+        sockets,
+        per_second,
+    } = load;
+    report.say(format_args!(
+        "{title}: {sockets} sockets, {per_second} messages a second, {data_bytes} bytes of data, \
+         {} rounds of {} s",
+        options.rounds, options.seconds
+    ));
+    report.say(
+        "method       CPU us/delivery  (lowest highest)  deliveries/s  messages/visit  \
+         calls/delivery  lap max ms  p50 ms  p99 ms  wrong",
+    );
+    let schedule = Schedule {
+        messages: (per_second * options.seconds as f64).max(1.0) as u64,
+        per_second,
+        data_bytes,
+    };
+    for method in &options.methods {
+        let line = measure_method(options, *method, sockets, &schedule)?;
+        report.say(line);
+    }
+    report.say("");
+    Ok(())
+}
+
+fn measure_method(
+    options: &Options,
+    method: Method,
+    sockets: usize,
+    schedule: &Schedule,
+) -> io::Result<String> {
+    let mut sender = Sender::start(&senders::Orders {
+        method,
+        core: options.core,
+        sockets,
+    })?;
+    let mut readers = Readers::start(&readers::Orders {
+        address: sender.address,
+        core: options.readers_core,
+        speech: Speech::Bytes,
+        sample: 16,
+        first_number: 0,
+    })?;
+    readers.carry_out(Command::Connect {
+        connections: sockets,
+    })?;
+    sender.accepted()?;
+
+    let mut runs: Vec<Tally> = Vec::new();
+    let mut wrong = 0;
+    let mut latency = readers::Latency::default();
+    for _ in 0..options.rounds {
+        readers.carry_out(Command::Count)?;
+        runs.push(sender.run(schedule)?);
+        let count = readers.drained(schedule.messages, 5_000)?;
+        wrong += count.wrong(schedule.messages);
+        latency.p50 = latency.p50.max(count.sample.latency_us.p50);
+        latency.p99 = latency.p99.max(count.sample.latency_us.p99);
+    }
+
+    let of = |figure: fn(&Tally) -> f64| Spread::of(&runs.iter().map(figure).collect::<Vec<_>>());
+    let cpu = of(Tally::cpu_us_per_delivery);
+    let calls = match runs.iter().map(|run| run.system_calls).sum::<Option<u64>>() {
+        Some(calls) => {
+            let deliveries: u64 = runs.iter().map(|run| run.deliveries).sum();
+            format!("{:.4}", calls as f64 / deliveries as f64)
+        }
+        None => "unseen".to_owned(),
+    };
+    let lap_us_max = runs.iter().map(|run| run.lap_us_max).max().unwrap_or(0);
+    Ok(format!(
+        "{:<12} {:>15.3}  ({:>6.3} {:>7.3})  {:>12.0}  {:>14.1}  {calls:>14}  {:>10.1}  {:>6.1}  {:>6.1}  {wrong:>5}",
+        method.name(),
+        cpu.median,
+        cpu.lowest,
+        cpu.highest,
+        of(Tally::deliveries_per_second).median,
+        of(Tally::messages_per_visit).median,
+        lap_us_max as f64 / 1e3,
+        latency.p50 as f64 / 1e3,
+        latency.p99 as f64 / 1e3,
+    ))
+}
