@@ -241,9 +241,9 @@ settings! {
             /// Data of one event, published or from a client.
             event_data_bytes_max: usize = 10_240, Whole(1, 16 << 20);
             /// Channels that one publish may name.
-            event_channels_max: usize = 100, Whole(1, 10_000);
+            event_channels_max: usize = 100, Whole(1, 256);
             /// Events in one batch.
-            batch_events_max: usize = 10, Whole(1, 10_000);
+            batch_events_max: usize = 10, Whole(1, 256);
             /// Name of a channel, its prefix included.
             channel_name_bytes_max: usize = 200, Whole(1, 1024);
             /// Name of an event.

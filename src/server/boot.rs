@@ -1,0 +1,465 @@
+//! From options to running shards, and back.
+//!
+//! Each shard has a thread, on which its ring is made, for the kernel takes submissions from no
+//! other. The threads meet once: each hands its ring's descriptor and waker to the boot thread, and
+//! gets all descriptors when every ring is there. If one fails, nobody gets them and all return.
+//!
+//! Invariants:
+//! - No shard runs before every shard has a ring and a listener.
+//! - A [`Running`] that is dropped has no threads left.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use core_affinity::CoreId;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity};
+use tracing::warn;
+
+use super::Event;
+use super::listener::listeners;
+use crate::base::limits;
+use crate::base::metrics::Metrics;
+use crate::hub::apps::Apps;
+use crate::options::{Automatic, Cores, Options};
+use crate::ring::kernel::{KernelRing, RingError, Settings, Waker};
+use crate::shard::mesh::meshes;
+use crate::shard::{self, Control, Setup};
+
+/// Why there is no server.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The cores that the process may run on cannot be read.
+    Affinity(io::Error),
+    /// A core is listed that the process may not run on.
+    Core { core: usize, allowed: Vec<usize> },
+    /// More connections are asked for than the process may have open files.
+    OpenFiles { slots: u32, allowed: u32 },
+    /// The address cannot be listened on.
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    /// No randomness.
+    Seed(io::Error),
+    /// No thread for a shard.
+    Thread { shard: u16, source: io::Error },
+    /// No ring for a shard.
+    Ring { shard: u16, source: RingError },
+    /// A shard's thread ended before it said why.
+    Lost,
+}
+
+/// Starts the shards; returns when all of them serve. Does not probe the machine, touches no signal
+/// and prints nothing, so that a test may run several servers in one process.
+pub fn start(options: Options) -> Result<Running, ServeError> {
+    if let Err(error) = raise_open_files() {
+        warn!("the soft limit of open files stays as it is: {error}");
+    }
+    let plan = Plan::new(&options)?;
+    let address = options.address;
+    let (address, listeners) = listeners(&options, plan.shards)
+        .map_err(|source| ServeError::Listen { address, source })?;
+    let seed = seed().map_err(ServeError::Seed)?;
+    let metrics: Arc<[Metrics]> = (0..plan.shards).map(|_| Metrics::default()).collect();
+    let options = Arc::new(options);
+    let apps = Arc::new(Apps::new(&options));
+
+    let (events_sender, events) = channel();
+    let mut running = Running {
+        address,
+        options: Arc::clone(&options),
+        metrics: Arc::clone(&metrics),
+        control: Arc::new(Control::default()),
+        wakers: Vec::new(),
+        threads: Vec::new(),
+        events,
+        events_sender,
+        plan,
+    };
+    let (ready_sender, ready) = channel();
+    let mut peers = Vec::new();
+    let meshes = meshes(usize::from(running.plan.shards));
+    for (index, (mesh, listener)) in (0..).zip(meshes.into_iter().zip(listeners)) {
+        let (peers_sender, peers_receiver) = channel();
+        let seat = Seat {
+            core: running.plan.core(index),
+            listener,
+            control: Arc::clone(&running.control),
+            ready: ready_sender.clone(),
+            peers: peers_receiver,
+            ended: Ended {
+                shard: index,
+                events: running.events_sender.clone(),
+            },
+            setup: Setup {
+                index,
+                options: Arc::clone(&options),
+                apps: Arc::clone(&apps),
+                seed,
+                slots: running.plan.slots,
+                mesh,
+                metrics: Arc::clone(&metrics),
+            },
+        };
+        let thread = thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(move || seat.run());
+        peers.push(peers_sender);
+        match thread {
+            Ok(thread) => running.threads.push(thread),
+            Err(source) => {
+                // The threads that are there wait for their peers: now nobody answers.
+                drop(peers);
+                return Err(ServeError::Thread {
+                    shard: index,
+                    source,
+                });
+            }
+        }
+    }
+    drop(ready_sender);
+    // On failure `peers` is dropped before `running`, which joins.
+    let (descriptors, wakers) = meet(&ready, peers.len()).inspect_err(|_| peers.clear())?;
+    running.wakers = wakers;
+    for sender in peers {
+        sender
+            .send(descriptors.clone())
+            .map_err(|_| ServeError::Lost)?;
+    }
+    Ok(running)
+}
+
+/// Raises the soft limit of open files, which also bounds the direct descriptors of a ring, to the
+/// hard one.
+pub fn raise_open_files() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if raised != limit {
+        setrlimit(Resource::Nofile, raised)?;
+    }
+    Ok(())
+}
+
+/// How the options come out on this machine.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub shards: u16,
+    /// Connections that each shard has room for.
+    pub slots: u32,
+    /// Empty if shards are not pinned.
+    cores: Vec<usize>,
+}
+
+impl Plan {
+    pub fn new(options: &Options) -> Result<Plan, ServeError> {
+        let allowed = cores_allowed().map_err(ServeError::Affinity)?;
+        let shards = options.shard_count(allowed.len());
+        let cores = match &options.cores {
+            Cores::All => allowed,
+            Cores::Unpinned => Vec::new(),
+            Cores::Listed(cores) => match cores.iter().find(|core| !allowed.contains(core)) {
+                Some(&core) => return Err(ServeError::Core { core, allowed }),
+                None => cores.clone(),
+            },
+        };
+        let most = slots_allowed(getrlimit(Resource::Nofile).maximum);
+        let slots = match options.connections_per_shard_max {
+            Automatic::Auto => most,
+            Automatic::Exactly(slots) if slots <= most => slots,
+            Automatic::Exactly(slots) => {
+                return Err(ServeError::OpenFiles {
+                    slots,
+                    allowed: most,
+                });
+            }
+        };
+        Ok(Plan {
+            shards,
+            slots,
+            cores,
+        })
+    }
+
+    fn core(&self, shard: u16) -> Option<usize> {
+        let mut cores = self.cores.iter().cycle();
+        cores.nth(usize::from(shard)).copied()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { shards, slots, .. } = self;
+        write!(formatter, "{shards} shards, {slots} connections each, ")?;
+        let pins = (0..*shards).filter_map(|shard| self.core(shard));
+        let pins: Vec<String> = pins.map(|core| core.to_string()).collect();
+        match pins.is_empty() {
+            true => formatter.write_str("not pinned"),
+            false => write!(formatter, "on cores {}", pins.join(" ")),
+        }
+    }
+}
+
+/// Files that the process opens besides its connections: standard streams, rings, listeners.
+const FILES_RESERVED: u64 = 64;
+
+/// As many direct descriptors as the kernel lets one ring have (IORING_MAX_FIXED_FILES, 6.1).
+const FILE_SLOTS_MAX: u64 = 1 << 20;
+
+fn slots_allowed(open_files_hard: Option<u64>) -> u32 {
+    let files = open_files_hard.unwrap_or(FILE_SLOTS_MAX);
+    let slots = files.saturating_sub(FILES_RESERVED);
+    u32::try_from(slots.clamp(1, FILE_SLOTS_MAX)).expect("the clamp is below 2^32")
+}
+
+fn cores_allowed() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    let cores = 0..CpuSet::MAX_CPU;
+    Ok(cores.filter(|core| set.is_set(*core)).collect())
+}
+
+fn seed() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+type Ready = (u16, Result<(RawFd, Waker), RingError>);
+
+/// Waits until every shard has a ring, or for the first one that gets none.
+fn meet(ready: &Receiver<Ready>, shards: usize) -> Result<(Vec<RawFd>, Vec<Waker>), ServeError> {
+    let mut arrived = Vec::new();
+    while arrived.len() < shards {
+        let (shard, ring) = ready.recv().map_err(|_| ServeError::Lost)?;
+        let (descriptor, waker) = ring.map_err(|source| ServeError::Ring { shard, source })?;
+        arrived.push((shard, descriptor, waker));
+    }
+    arrived.sort_by_key(|(shard, ..)| *shard);
+    let rings = arrived.into_iter();
+    Ok(rings.map(|(_, ring, waker)| (ring, waker)).unzip())
+}
+
+/// What a shard's thread starts from.
+struct Seat {
+    core: Option<usize>,
+    listener: TcpListener,
+    control: Arc<Control>,
+    ready: Sender<Ready>,
+    peers: Receiver<Vec<RawFd>>,
+    ended: Ended,
+    setup: Setup,
+}
+
+impl Seat {
+    fn run(self) {
+        let Seat {
+            core,
+            listener,
+            control,
+            ready,
+            peers,
+            ended: _ended,
+            setup,
+        } = self;
+        if let Some(id) = core
+            && !core_affinity::set_for_current(CoreId { id })
+        {
+            warn!("shard {} is not pinned to core {id}", setup.index);
+        }
+        let index = setup.index;
+        let mut ring = match KernelRing::new(settings(setup.slots)) {
+            Ok(ring) => ring,
+            Err(error) => return tell(&ready, (index, Err(error))),
+        };
+        ring.listen(listener);
+        tell(&ready, (index, Ok((ring.descriptor(), ring.waker()))));
+        // Boot notices a thread that ended without a word by `ready` having no sender left.
+        drop(ready);
+        // Without an answer another shard got no ring, and there is nothing to serve.
+        if let Ok(descriptors) = peers.recv() {
+            ring.set_peers(descriptors);
+            shard::run(ring, setup, control);
+        }
+    }
+}
+
+fn tell(ready: &Sender<Ready>, news: Ready) {
+    if ready.send(news).is_err() {
+        warn!("the boot thread has given up already");
+    }
+}
+
+fn settings(slots: u32) -> Settings {
+    Settings {
+        file_slots: slots,
+        submission_entries: limits::SUBMISSION_ENTRIES,
+        completion_entries: limits::COMPLETION_ENTRIES,
+        receive_buffers: limits::RECEIVE_BUFFERS,
+        receive_buffer_bytes: limits::RECEIVE_BUFFER_BYTES,
+        accepts: limits::ACCEPTS_WAITING,
+    }
+}
+
+/// Reports the end of a shard's thread, by return or by panic.
+struct Ended {
+    shard: u16,
+    events: Sender<Event>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let event = Event::Ended { shard: self.shard };
+        if self.events.send(event).is_err() {
+            warn!("nobody waits for shard {}", self.shard);
+        }
+    }
+}
+
+/// The values of [`Control::phase`]; 0 is serving.
+const PHASE_DRAINING: u8 = 1;
+const PHASE_STOPPED: u8 = 2;
+
+/// Shards that serve. Dropping it stops them and waits for them.
+pub struct Running {
+    address: SocketAddr,
+    options: Arc<Options>,
+    metrics: Arc<[Metrics]>,
+    control: Arc<Control>,
+    wakers: Vec<Waker>,
+    threads: Vec<JoinHandle<()>>,
+    events: Receiver<Event>,
+    events_sender: Sender<Event>,
+    plan: Plan,
+}
+
+impl Running {
+    /// Where it listens, with the port that the kernel chose if 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// By shard.
+    pub fn metrics(&self) -> &[Metrics] {
+        &self.metrics
+    }
+
+    /// Begins to close clients, over `drain_ms`. Shards return when theirs are gone.
+    pub fn drain(&self) {
+        self.enter_phase(PHASE_DRAINING);
+    }
+
+    /// Stops the shards and waits for them. Panics if one of them did.
+    pub fn stop(self) {}
+
+    /// Tells the shards to return now, and does not wait for it.
+    pub(super) fn halt(&self) {
+        self.enter_phase(PHASE_STOPPED);
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(super) fn events(&self) -> &Receiver<Event> {
+        &self.events
+    }
+
+    pub(super) fn events_sender(&self) -> Sender<Event> {
+        self.events_sender.clone()
+    }
+
+    fn enter_phase(&self, phase: u8) {
+        self.control.phase.fetch_max(phase, Ordering::AcqRel);
+        for waker in &self.wakers {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.halt();
+        for thread in self.threads.drain(..) {
+            if let Err(panic) = thread.join()
+                && !thread::panicking()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Affinity(source) => {
+                write!(formatter, "the allowed cores cannot be read: {source}")
+            }
+            ServeError::Core { core, allowed } => {
+                write!(
+                    formatter,
+                    "core {core} is not among those that this process may run on: {allowed:?}"
+                )
+            }
+            ServeError::OpenFiles { slots, allowed } => write!(
+                formatter,
+                "connections_per_shard_max is {slots}, and the limit of open files allows {allowed}: \
+                 ulimit -n 1048576; in systemd LimitNOFILE=1048576"
+            ),
+            ServeError::Listen { address, source } => {
+                write!(formatter, "cannot listen on {address}: {source}")
+            }
+            ServeError::Seed(source) => write!(formatter, "/dev/urandom cannot be read: {source}"),
+            ServeError::Thread { shard, source } => {
+                write!(formatter, "no thread for shard {shard}: {source}")
+            }
+            ServeError::Ring { shard, source } => write!(formatter, "shard {shard}: {source}"),
+            ServeError::Lost => formatter.write_str("a shard ended while it started"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_starts_on_a_free_port_and_stops() {
+        let running = start(Options {
+            address: "127.0.0.1:0".parse().expect("an address"),
+            shards: Automatic::Exactly(3),
+            connections_per_shard_max: Automatic::Exactly(100),
+            cores: Cores::Unpinned,
+            ..Options::default()
+        });
+        let running = running.unwrap_or_else(|error| panic!("{error}"));
+        assert_ne!(running.address().port(), 0);
+        assert_eq!(running.metrics().len(), 3);
+        running.drain();
+        running.stop();
+    }
+
+    #[test]
+    fn slots_follow_the_limit_of_open_files() {
+        assert_eq!(slots_allowed(Some(1024)), 960);
+        assert_eq!(slots_allowed(Some(3)), 1);
+        assert_eq!(slots_allowed(None), (1 << 20) - 64);
+        assert_eq!(slots_allowed(Some(1 << 30)), 1 << 20);
+    }
+}
