@@ -2,8 +2,9 @@
 //! connections.
 
 use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -29,8 +30,21 @@ fn refuse_occupied(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
     }
-    unbound(address)?.bind(&address.into())
+    let given_up = Instant::now() + LEFT_OVER;
+    loop {
+        match unbound(address)?.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < given_up => {
+                thread::sleep(RETRY);
+            }
+            bound => return bound,
+        }
+    }
 }
+
+/// The kernel takes a ring apart in the background when its process has ended, and the ring's
+/// listener goes last: a server that is started again at once waits so long for the one before.
+const LEFT_OVER: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_millis(20);
 
 fn unbound(address: SocketAddr) -> io::Result<Socket> {
     let domain = Domain::for_address(address);

@@ -1,0 +1,237 @@
+// pusher-js and laravel-echo in headless Chromium, on pages of a small web server that also authorises channels.
+//
+// OUTPOUR_CHROMIUM names another browser than /usr/bin/chromium.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import http from 'node:http';
+import { createRequire } from 'node:module';
+import os from 'node:os';
+import path from 'node:path';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { chromium } from 'playwright-core';
+import { Arrivals, within } from './bounded.mjs';
+import { library } from './clients.mjs';
+import { APP, Server } from './server.mjs';
+
+const require = createRequire(import.meta.url);
+const SCRIPTS = {
+  '/pusher.js': require.resolve('pusher-js/dist/web/pusher.js'),
+  '/echo.js': require.resolve('laravel-echo/iife'),
+};
+const PAGE = `<!doctype html><html lang="en"><meta charset="utf-8"><title>outpour</title>
+<script src="/pusher.js"></script><script src="/echo.js"></script>`;
+
+let server;
+let back;
+let site;
+let browser;
+let profile;
+/** What the pages complained about; checked after every test. */
+let complaints;
+
+before(async () => {
+  server = await Server.start({ shards: 2, activityTimeout: 2 });
+  back = library(server);
+  site = await serveSite();
+  profile = mkdtempSync(path.join(os.tmpdir(), 'outpour-chromium-'));
+  browser = await within(
+    chromium.launchPersistentContext(profile, {
+      executablePath: process.env.OUTPOUR_CHROMIUM ?? '/usr/bin/chromium',
+      headless: true,
+      chromiumSandbox: false,
+      args: ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    }),
+    'Chromium to start',
+    60_000,
+  );
+});
+after(async () => {
+  await browser?.close();
+  site?.closeAllConnections();
+  site?.close();
+  back?.hangUp();
+  if (profile) rmSync(profile, { recursive: true, force: true });
+  await server?.close();
+});
+beforeEach(() => {
+  server.assertAlive();
+  complaints = [];
+});
+afterEach(async () => {
+  await Promise.all(browser.pages().slice(1).map((page) => page.close()));
+  assert.deepEqual(complaints, [], 'a page complained');
+});
+
+/** The page, the two libraries, and the channel authorisation that a back end would answer with. */
+async function serveSite() {
+  const site = http.createServer((request, response) => {
+    const answer = (status, type, body) => response.writeHead(status, { 'content-type': type }).end(body);
+    if (request.url === '/') return answer(200, 'text/html', PAGE);
+    if (SCRIPTS[request.url]) return answer(200, 'text/javascript', readFileSync(SCRIPTS[request.url]));
+    if (request.url === '/favicon.ico') return answer(204, 'image/x-icon', '');
+    if (request.method !== 'POST' || request.url !== '/broadcasting/auth') return answer(404, 'text/plain', 'nothing here');
+    let body = '';
+    request.on('data', (bytes) => (body += bytes));
+    request.on('end', () => {
+      const form = new URLSearchParams(body);
+      answer(200, 'application/json', JSON.stringify(back.authorizeChannel(form.get('socket_id'), form.get('channel_name'))));
+    });
+  });
+  site.listen(0, '127.0.0.1');
+  await once(site, 'listening');
+  return site;
+}
+
+/** A page with both libraries loaded. `tell(name, data)` in it adds to `told` here; `socketFrames` are those of its WebSocket. */
+async function open() {
+  const page = await browser.newPage();
+  page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
+  page.on('pageerror', (error) => complaints.push(String(error)));
+  page.on('requestfailed', (request) => complaints.push(`${request.url()} ${request.failure()?.errorText}`));
+  page.told = new Arrivals('what the page told');
+  page.socketFrames = new Arrivals('WebSocket frames of the page');
+  page.on('websocket', (socket) => {
+    socket.on('framesent', ({ payload }) => page.socketFrames.add(['sent', String(payload)]));
+    socket.on('framereceived', ({ payload }) => page.socketFrames.add(['received', String(payload)]));
+    socket.on('close', () => page.socketFrames.add(['closed', '']));
+  });
+  await page.exposeFunction('tell', (name, data) => page.told.add([name, data]));
+  await page.goto(`http://127.0.0.1:${site.address().port}/`);
+  page.next = (name) => page.told.find(([told]) => told === name, `"${name}"`).then(([, data]) => data);
+  page.all = (name) => page.told.all.filter(([told]) => told === name).map(([, data]) => data);
+  return page;
+}
+
+const settings = () => ({ key: APP.key, port: server.port });
+
+/** A page whose pusher-js has subscribed to `channel` and tells each "hello" and "last". */
+async function pusherPage(channel) {
+  const page = await open();
+  await page.evaluate(({ key, port, channel }) => {
+    window.pusher = new window.Pusher(key, {
+      wsHost: '127.0.0.1',
+      wsPort: port,
+      forceTLS: false,
+      enabledTransports: ['ws'],
+      cluster: 'none',
+      channelAuthorization: { endpoint: '/broadcasting/auth', transport: 'ajax' },
+    });
+    window.pusher.connection.bind('error', (error) => console.error(`pusher-js: ${JSON.stringify(error)}`));
+    window.channel = window.pusher.subscribe(channel);
+    window.channel.bind('pusher:subscription_succeeded', () => window.tell('subscribed', window.pusher.connection.socket_id));
+    window.channel.bind('pusher:subscription_error', (error) => console.error(`subscription: ${JSON.stringify(error)}`));
+    window.channel.bind('hello', (data) => window.tell('hello', data));
+    window.channel.bind('last', (data) => window.tell('last', data));
+  }, { ...settings(), channel });
+  page.socketId = await page.next('subscribed');
+  return page;
+}
+
+/** A page whose laravel-echo, by the connector `broadcaster`, has joined the private channel `name`. */
+async function echoPage(broadcaster, name) {
+  const page = await open();
+  await page.evaluate(({ key, port, broadcaster, name }) => {
+    window.echo = new window.Echo.default({
+      broadcaster,
+      key,
+      wsHost: '127.0.0.1',
+      wsPort: port,
+      wssPort: port,
+      forceTLS: false,
+      enabledTransports: ['ws'],
+      cluster: 'none',
+    });
+    window.room = window.echo.private(name);
+    window.room.subscribed(() => window.tell('subscribed', window.echo.socketId()));
+    window.room.error((error) => window.tell('refused', error));
+    window.room.listen('.hello', (data) => window.tell('hello', data));
+    window.room.listen('OrderShipped', (data) => window.tell('shipped', data));
+    window.room.listenForWhisper('typing', (data) => window.tell('whisper', data));
+  }, { ...settings(), broadcaster, name });
+  page.socketId = await page.next('subscribed');
+  return page;
+}
+
+describe('pusher-js in Chromium', () => {
+  for (const channel of ['browser-room', 'private-browser-room']) {
+    test(`three pages receive what is published to ${channel}, once and in order`, async () => {
+      const pages = await Promise.all([1, 2, 3].map(() => pusherPage(channel)));
+      for (let n = 0; n < 50; n += 1) await back.trigger(channel, 'hello', { n, text: 'Grüße 🚀' });
+      await back.trigger(channel, 'last', {});
+      for (const page of pages) {
+        await page.next('last');
+        assert.deepEqual(page.all('hello'), Array.from({ length: 50 }, (_, n) => ({ n, text: 'Grüße 🚀' })));
+      }
+    });
+  }
+
+  test('the page named by socket_id is left out', async () => {
+    const [self, other] = [await pusherPage('browser-exclude'), await pusherPage('browser-exclude')];
+    await back.trigger('browser-exclude', 'hello', { n: 1 }, { socket_id: self.socketId });
+    await back.trigger('browser-exclude', 'last', {});
+    for (const page of [self, other]) await page.next('last');
+    assert.deepEqual([self.all('hello'), other.all('hello')], [[], [{ n: 1 }]]);
+  });
+
+  test('a page stays connected over several activity timeouts', async () => {
+    const page = await pusherPage('browser-idle');
+    for (let round = 0, from = 0; round < 3; round += 1) {
+      const ping = ([way, text]) => way === 'sent' && JSON.parse(text).event === 'pusher:ping';
+      const pong = ([way, text]) => way === 'received' && JSON.parse(text).event === 'pusher:pong';
+      await page.socketFrames.find(ping, 'a ping', undefined, from);
+      const asked = page.socketFrames.all.findIndex((frame, index) => index >= from && ping(frame));
+      await page.socketFrames.find(pong, 'a pong', undefined, asked);
+      from = page.socketFrames.all.findIndex((frame, index) => index >= asked && pong(frame)) + 1;
+    }
+    assert.equal(await page.evaluate(() => window.pusher.connection.state), 'connected');
+    assert.equal(await page.evaluate(() => window.pusher.connection.socket_id), page.socketId);
+    assert.ok(page.socketFrames.all.every(([way]) => way !== 'closed'));
+    await back.trigger('browser-idle', 'last', {});
+    await page.next('last');
+  });
+
+  test('a page that goes away leaves the others untouched', async () => {
+    const pages = await Promise.all([1, 2, 3].map(() => pusherPage('browser-leave')));
+    await back.trigger('browser-leave', 'hello', { n: 1 });
+    await pages[0].next('hello');
+    await pages[0].close();
+    await back.trigger('browser-leave', 'last', {});
+    for (const page of pages.slice(1)) {
+      await page.next('last');
+      assert.deepEqual(page.all('hello'), [{ n: 1 }]);
+    }
+  });
+});
+
+for (const broadcaster of ['pusher', 'reverb']) {
+  describe(`laravel-echo in Chromium, connector "${broadcaster}"`, () => {
+    test('a private channel receives events, by name and by class', async () => {
+      const page = await echoPage(broadcaster, 'orders.1');
+      await back.trigger('private-orders.1', 'hello', { n: 1 });
+      await back.trigger('private-orders.1', 'App\\Events\\OrderShipped', { order: 7 });
+      assert.deepEqual(await page.next('hello'), { n: 1 });
+      assert.deepEqual(await page.next('shipped'), { order: 7 });
+    });
+
+    test('whispers go both ways, and not back to the whisperer', async () => {
+      const [left, right] = [await echoPage(broadcaster, 'chat.1'), await echoPage(broadcaster, 'chat.1')];
+      await left.evaluate(() => window.room.whisper('typing', { from: 'left' }));
+      assert.deepEqual(await right.next('whisper'), { from: 'left' });
+      await right.evaluate(() => window.room.whisper('typing', { from: 'right' }));
+      assert.deepEqual(await left.next('whisper'), { from: 'right' });
+      await back.trigger('private-chat.1', 'hello', {});
+      for (const page of [left, right]) await page.next('hello');
+      assert.deepEqual([left.all('whisper'), right.all('whisper')], [[{ from: 'right' }], [{ from: 'left' }]]);
+    });
+
+    test('toOthers leaves the page out that caused the event', async () => {
+      const [self, other] = [await echoPage(broadcaster, 'chat.2'), await echoPage(broadcaster, 'chat.2')];
+      await back.trigger('private-chat.2', 'App\\Events\\OrderShipped', { order: 1 }, { socket_id: self.socketId });
+      await back.trigger('private-chat.2', 'hello', {});
+      for (const page of [self, other]) await page.next('hello');
+      assert.deepEqual([self.all('shipped'), other.all('shipped')], [[], [{ order: 1 }]]);
+    });
+  });
+}

@@ -1,0 +1,82 @@
+"""The built server as a process for the Python suites: on a free port, ready when it accepts, always stopped.
+
+OUTPOUR_BIN names another binary than target/release/outpour.
+"""
+
+import os
+import pathlib
+import random
+import socket
+import subprocess
+import tempfile
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+BINARY = os.environ.get("OUTPOUR_BIN", str(REPOSITORY / "target/release/outpour"))
+START_S = 20
+
+APP_ID, KEY, SECRET = "1001", "app-key", "app-secret"
+
+
+class Server:
+    """A context manager; `port` is where it listens."""
+
+    def __init__(self, *flags):
+        self.port = free_port()
+        self.flags = flags
+
+    def __enter__(self):
+        self.output = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [BINARY, "serve", "--address", f"127.0.0.1:{self.port}", *self.flags],
+            stdin=subprocess.DEVNULL,
+            stdout=self.output,
+            stderr=self.output,
+        )
+        try:
+            self._accepts()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind, *_):
+        ended = self.process.poll()
+        self._stop()
+        if ended is not None and kind is None:
+            raise RuntimeError(f"the server died with {ended}:\n{self.said()}")
+
+    def said(self):
+        self.output.seek(0)
+        return self.output.read().decode(errors="replace")
+
+    def _accepts(self):
+        deadline = time.monotonic() + START_S
+        while True:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{BINARY} ended with {self.process.returncode} before it accepted:\n{self.said()}")
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"waited {START_S} s for {BINARY} to accept on {self.port}:\n{self.said()}") from None
+                time.sleep(0.02)  # nothing announces a listening socket
+
+    def _stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def free_port():
+    """A port that nobody has, below those that the kernel gives to outgoing connections."""
+    low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(100):
+        port = random.randrange(min(15_000, low - 5_000), low)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise RuntimeError("no free port in 100 attempts")
