@@ -88,7 +88,9 @@ pub struct Metrics(Arc<CachePadded<[AtomicU64; METRICS.len()]>>);
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics(Arc::new(CachePadded::new([const { AtomicU64::new(0) }; METRICS.len()])))
+        Metrics(Arc::new(CachePadded::new(
+            [const { AtomicU64::new(0) }; METRICS.len()],
+        )))
     }
 }
 
@@ -121,7 +123,11 @@ pub fn exposition(shards: &[Metrics]) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "# HELP {name}{help}\n# TYPE {name} {kind}");
         for (shard, metrics) in shards.iter().enumerate() {
-            let _ = writeln!(text, "{name}{{shard=\"{shard}\"}} {}", metrics.0[place].load(Relaxed));
+            let _ = writeln!(
+                text,
+                "{name}{{shard=\"{shard}\"}} {}",
+                metrics.0[place].load(Relaxed)
+            );
         }
     }
     text

@@ -7,7 +7,9 @@ pub struct SlotSet {
 
 impl SlotSet {
     pub fn new(slots: u32) -> SlotSet {
-        SlotSet { words: vec![0; (slots as usize).div_ceil(64)] }
+        SlotSet {
+            words: vec![0; (slots as usize).div_ceil(64)],
+        }
     }
 
     pub fn contains(&self, slot: u32) -> bool {

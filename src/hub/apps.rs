@@ -44,8 +44,13 @@ impl Apps {
         let listed = options.apps.iter().enumerate();
         Apps {
             apps: apps.collect(),
-            by_key: listed.clone().map(|(place, app)| (app.key.clone(), number(place))).collect(),
-            by_id: listed.map(|(place, app)| (app.id.clone(), number(place))).collect(),
+            by_key: listed
+                .clone()
+                .map(|(place, app)| (app.key.clone(), number(place)))
+                .collect(),
+            by_id: listed
+                .map(|(place, app)| (app.id.clone(), number(place)))
+                .collect(),
         }
     }
 

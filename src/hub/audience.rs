@@ -111,7 +111,10 @@ impl Sweep {
         let head = self.log.head();
         let (mut handed_out, mut looked_at) = (0, 0);
         while self.remaining > 0 && handed_out < budget && looked_at < limits::LOOKS_PER_TURN {
-            let run = self.remaining.min(subscribers.len() - self.next).min(limits::LOOKS_PER_TURN);
+            let run = self
+                .remaining
+                .min(subscribers.len() - self.next)
+                .min(limits::LOOKS_PER_TURN);
             let first = self.next;
             let mut looked = 0;
             for (offset, subscriber) in subscribers[first..first + run].iter_mut().enumerate() {
@@ -125,7 +128,11 @@ impl Sweep {
                 handed_out += 1;
                 let index = (first + offset) as u32;
                 if direct.contains(subscriber.slot) {
-                    visits.push(Visit { start: subscriber.cursor, slot: subscriber.slot, index });
+                    visits.push(Visit {
+                        start: subscriber.cursor,
+                        slot: subscriber.slot,
+                        index,
+                    });
                     subscriber.cursor = head;
                 } else {
                     indirect.push(index);
@@ -138,7 +145,10 @@ impl Sweep {
                 self.wrap(head);
             }
         }
-        Progress { handed_out, looked_at }
+        Progress {
+            handed_out,
+            looked_at,
+        }
     }
 
     /// A subscriber stays at `cursor` because its socket takes nothing.
@@ -149,18 +159,26 @@ impl Sweep {
 
     /// No subscriber that takes its bytes is behind this position.
     pub fn floor(&self) -> u64 {
-        if self.is_done() { self.log.head() } else { self.wrapped_before }
+        if self.is_done() {
+            self.log.head()
+        } else {
+            self.wrapped_before
+        }
     }
 
     /// No subscriber at all is behind this position, unless its frames were evicted.
     pub fn floor_of_all(&self) -> u64 {
-        self.floor().min(self.held_back).min(self.held_back_this_lap)
+        self.floor()
+            .min(self.held_back)
+            .min(self.held_back_this_lap)
     }
 
     /// Looks at everyone at once, to find what those that were held back still need.
     pub fn audit(&mut self, subscribers: &[Subscriber]) {
         let lowest = subscribers.iter().map(|subscriber| subscriber.cursor).min();
-        let lowest = lowest.filter(|cursor| *cursor < self.log.head()).unwrap_or(u64::MAX);
+        let lowest = lowest
+            .filter(|cursor| *cursor < self.log.head())
+            .unwrap_or(u64::MAX);
         (self.held_back, self.held_back_this_lap) = (lowest, lowest);
     }
 
@@ -185,7 +203,11 @@ impl Sweep {
     pub fn pieces(&self, slot: u32, cursor: u64) -> SmallVec<[(u64, u64); 2]> {
         let mut pieces = SmallVec::new();
         let mut from = cursor;
-        for exception in self.exceptions.iter().filter(|exception| exception.slot == slot) {
+        for exception in self
+            .exceptions
+            .iter()
+            .filter(|exception| exception.slot == slot)
+        {
             if exception.end <= from {
                 continue;
             }
@@ -203,7 +225,11 @@ impl Sweep {
     /// Notes that the subscriber in `slot` does not get the frame between two positions. Returns
     /// whether it is a new entry: adjoining frames share one.
     pub fn except(&mut self, exception: Exception) -> bool {
-        let last = self.exceptions.iter_mut().rev().find(|noted| noted.slot == exception.slot);
+        let last = self
+            .exceptions
+            .iter_mut()
+            .rev()
+            .find(|noted| noted.slot == exception.slot);
         if let Some(last) = last
             && last.end == exception.start
         {
@@ -266,7 +292,11 @@ pub fn leave(
                 hole = sweep.next;
             }
             // Whoever comes to stand on the line is looked at, at worst once too often.
-            sweep.remaining = if sweep.is_done() { 0 } else { sweep.remaining + 1 };
+            sweep.remaining = if sweep.is_done() {
+                0
+            } else {
+                sweep.remaining + 1
+            };
         }
         sweep.remaining = sweep.remaining.min(subscribers.len() - 1);
     }
@@ -338,10 +368,20 @@ mod tests {
             let (mut visits, mut indirect) = (Vec::new(), Vec::new());
             let head = self.sweep.log.head();
             let sweep = &mut self.sweep;
-            sweep.run(&mut self.subscribers, &self.direct, budget, &mut visits, &mut indirect);
+            sweep.run(
+                &mut self.subscribers,
+                &self.direct,
+                budget,
+                &mut visits,
+                &mut indirect,
+            );
             for visit in visits {
                 let had = self.sent.insert(visit.slot, head);
-                assert_eq!(had, Some(visit.start), "a visit starts where the last one ended");
+                assert_eq!(
+                    had,
+                    Some(visit.start),
+                    "a visit starts where the last one ended"
+                );
                 assert_eq!(self.subscribers[visit.index as usize].slot, visit.slot);
                 sweep.log.slice(visit.start, head);
             }
@@ -353,7 +393,10 @@ mod tests {
                 assert!(subscriber.cursor >= sweep.floor_of_all());
                 if self.direct.contains(subscriber.slot) {
                     assert!(subscriber.cursor >= sweep.floor());
-                    assert!(!sweep.is_done() || subscriber.cursor == head, "nobody is left out");
+                    assert!(
+                        !sweep.is_done() || subscriber.cursor == head,
+                        "nobody is left out"
+                    );
                 }
             }
         }
@@ -419,8 +462,16 @@ mod tests {
         for _ in 0..4 {
             sweep.log.append(b"0123456789", [10].into_iter(), 0);
         }
-        assert!(sweep.except(Exception { slot: 3, start: 10, end: 20 }));
-        assert!(!sweep.except(Exception { slot: 3, start: 20, end: 30 }));
+        assert!(sweep.except(Exception {
+            slot: 3,
+            start: 10,
+            end: 20
+        }));
+        assert!(!sweep.except(Exception {
+            slot: 3,
+            start: 20,
+            end: 30
+        }));
         assert_eq!(sweep.pieces(3, 0).as_slice(), [(0, 10), (30, 40)]);
         assert_eq!(sweep.pieces(3, 10).as_slice(), [(30, 40)]);
         assert_eq!(sweep.pieces(4, 5).as_slice(), [(5, 40)]);
@@ -444,7 +495,10 @@ mod tests {
         sweep.log.append(b"second", [6].into_iter(), 0);
         sweep.head_moved(4);
         sweep.run(&mut subscribers, &direct, 9, &mut visits, &mut indirect);
-        let starts: Vec<(u32, u64)> = visits.iter().map(|visit| (visit.slot, visit.start)).collect();
+        let starts: Vec<(u32, u64)> = visits
+            .iter()
+            .map(|visit| (visit.slot, visit.start))
+            .collect();
         assert_eq!(starts, [(0, 0), (1, 0), (2, 0), (3, 0), (0, 5), (1, 5)]);
         assert!(sweep.is_done());
     }

@@ -127,7 +127,9 @@ impl Channels {
             let channel = &records[entry.channel];
             entry.tag == tag && channel.app == app && *channel.name == *name
         };
-        self.by_name.find(spread(tag), is_it).map(|entry| entry.channel)
+        self.by_name
+            .find(spread(tag), is_it)
+            .map(|entry| entry.channel)
     }
 
     pub fn find_or_insert(&mut self, app: u16, name: &str) -> u32 {
@@ -139,15 +141,22 @@ impl Channels {
             subscribers: Subscribers::new(),
             head: 0,
             home: None,
-            home_key: Key { index: 0, generation: 0 },
+            home_key: Key {
+                index: 0,
+                generation: 0,
+            },
             sweep: None,
             app,
             membership: Membership::Absent,
             is_owing: false,
         });
         let tag = tag(self.hash(app, name));
-        let entry = Entry { tag, channel: channel.index };
-        self.by_name.insert_unique(spread(tag), entry, |entry| spread(entry.tag));
+        let entry = Entry {
+            tag,
+            channel: channel.index,
+        };
+        self.by_name
+            .insert_unique(spread(tag), entry, |entry| spread(entry.tag));
         channel.index
     }
 
@@ -163,11 +172,14 @@ impl Channels {
             return;
         }
         let tag = tag(self.hash(record.app, &record.name));
-        let entry = self.by_name.find_entry(spread(tag), |entry| entry.channel == channel);
+        let entry = self
+            .by_name
+            .find_entry(spread(tag), |entry| entry.channel == channel);
         entry.expect("every record is in the table").remove();
         self.records.remove(self.records.key_of(channel));
         if self.by_name.len() * 8 < self.by_name.capacity() {
-            self.by_name.shrink_to(self.by_name.len() * 2, |entry| spread(entry.tag));
+            self.by_name
+                .shrink_to(self.by_name.len() * 2, |entry| spread(entry.tag));
         }
     }
 
@@ -220,7 +232,10 @@ impl Channels {
     }
 
     pub fn sweep(&self, channel: u32) -> Option<&Sweep> {
-        self.records[channel].sweep.as_ref().map(|active| &active.sweep)
+        self.records[channel]
+            .sweep
+            .as_ref()
+            .map(|active| &active.sweep)
     }
 
     /// The channel whose turn it is to be swept.
@@ -233,7 +248,10 @@ impl Channels {
 
     /// The channel's sweep is not done: its turn comes again.
     pub fn requeue(&mut self, channel: u32) {
-        let active = self.records[channel].sweep.as_mut().expect("it was just swept");
+        let active = self.records[channel]
+            .sweep
+            .as_mut()
+            .expect("it was just swept");
         if !active.is_moving {
             active.is_moving = true;
             self.moving.push_back(channel);
@@ -248,7 +266,9 @@ impl Channels {
     /// them. Adds to `passed` the slots of exceptions that are over, one for each.
     pub fn settle(&mut self, channel: u32, passed: &mut Vec<u32>) {
         let record = &mut self.records[channel];
-        let Some(active) = record.sweep.as_mut() else { return };
+        let Some(active) = record.sweep.as_mut() else {
+            return;
+        };
         let before = active.sweep.log.length();
         let floor = active.sweep.floor_of_all();
         active.sweep.log.trim(floor);

@@ -54,7 +54,11 @@ impl Home {
 
     /// The position up to which every other shard's sweep has come.
     pub fn swept_elsewhere(&self) -> u64 {
-        self.interests.iter().map(|interest| interest.swept).min().unwrap_or(self.head)
+        self.interests
+            .iter()
+            .map(|interest| interest.swept)
+            .min()
+            .unwrap_or(self.head)
     }
 
     /// Keeps a frame that other shards are to be posted.

@@ -26,13 +26,26 @@ pub enum Letter {
     /// The channel has a subscriber here: from now on, its frames are wanted.
     Join(Box<Join>),
     /// The frames from this position on will come.
-    Joined { audience: Key, home: Key, position: u64 },
+    Joined {
+        audience: Key,
+        home: Key,
+        position: u64,
+    },
     /// The channel has no subscriber here any more.
     Leave { home: Key },
     /// The connection does not get the frame between these positions.
-    Except { audience: Key, socket: Socket, start: u64, end: u64 },
+    Except {
+        audience: Key,
+        socket: Socket,
+        start: u64,
+        end: u64,
+    },
     /// The frames that begin at this position.
-    Deliver { audience: Key, position: u64, frames: Bytes },
+    Deliver {
+        audience: Key,
+        position: u64,
+        frames: Bytes,
+    },
     /// Every subscriber here that takes its bytes has the frames up to this position.
     Swept { home: Key, position: u64 },
     /// The engine is behind in the channel with this hash, or no longer.
@@ -93,7 +106,13 @@ impl Publication {
         let text = std::str::from_utf8(&self.text).expect("it was put together from text");
         let (channel, rest) = text.split_at(usize::from(self.channel_bytes));
         let (name, data) = rest.split_at(usize::from(self.name_bytes));
-        Event { app: self.app, channel, name, data, excluded: self.excluded }
+        Event {
+            app: self.app,
+            channel,
+            name,
+            data,
+            excluded: self.excluded,
+        }
     }
 }
 
@@ -108,12 +127,21 @@ mod tests {
             channel: "room",
             name: "\"täg\"",
             data: "",
-            excluded: Some(Address { shard: 1, socket: Socket { slot: 2, generation: 3 } }),
+            excluded: Some(Address {
+                shard: 1,
+                socket: Socket {
+                    slot: 2,
+                    generation: 3,
+                },
+            }),
         };
         let mut arena = BytesMut::new();
         let publication = Publication::new(&event, None, &mut arena);
         let back = publication.event();
-        assert_eq!((back.app, back.channel, back.name, back.data), (3, "room", "\"täg\"", ""));
+        assert_eq!(
+            (back.app, back.channel, back.name, back.data),
+            (3, "room", "\"täg\"", "")
+        );
         assert_eq!(back.excluded, event.excluded);
         assert!(size_of::<Letter>() <= 80);
     }

@@ -92,7 +92,9 @@ impl Log {
     /// Where the frame ends that `position` lies within; nothing if it lies between frames.
     pub fn frame_end_after(&self, position: u64) -> Option<u64> {
         let next = self.ends.partition_point(|end| *end <= position);
-        let start = next.checked_sub(1).map_or(self.tail(), |last| self.ends[last]);
+        let start = next
+            .checked_sub(1)
+            .map_or(self.tail(), |last| self.ends[last]);
         (start != position).then(|| self.ends[next])
     }
 

@@ -27,16 +27,29 @@ pub enum Decision<'a> {
     Answered,
     /// Nothing more: the reply is an error.
     Refused,
-    Subscribe { channel: Cow<'a, str> },
-    Unsubscribe { channel: Cow<'a, str> },
+    Subscribe {
+        channel: Cow<'a, str>,
+    },
+    Unsubscribe {
+        channel: Cow<'a, str>,
+    },
     /// If the connection is subscribed to the channel; else [`refuse_unsubscribed`].
-    Trigger { channel: Cow<'a, str>, name: Cow<'a, str>, data: &'a str },
+    Trigger {
+        channel: Cow<'a, str>,
+        name: Cow<'a, str>,
+        data: &'a str,
+    },
     Close(CloseCode),
 }
 
 impl Session {
     pub fn new(app: u16, protocol: u8) -> Session {
-        Session { app, protocol, events: 0, second: 0 }
+        Session {
+            app,
+            protocol,
+            events: 0,
+            second: 0,
+        }
     }
 
     /// Reads one text message; appends the text of an answer to `reply`, if there is one.
@@ -61,12 +74,19 @@ impl Session {
                 Decision::Answered
             }
             ClientMessage::Pong => Decision::Answered,
-            ClientMessage::Subscribe { channel, auth, channel_data } => {
-                subscribe(app, socket_id, channel, auth, channel_data, reply)
-            }
+            ClientMessage::Subscribe {
+                channel,
+                auth,
+                channel_data,
+            } => subscribe(app, socket_id, channel, auth, channel_data, reply),
             ClientMessage::Unsubscribe { channel } => Decision::Unsubscribe { channel },
             ClientMessage::Signin { .. } => Decision::Close(CloseCode::Unauthorized),
-            ClientMessage::ClientEvent { event, name, channel, data } => {
+            ClientMessage::ClientEvent {
+                event,
+                name,
+                channel,
+                data,
+            } => {
                 let data = data.map_or("", |data| data.get());
                 self.trigger(app, event.token(), &name, channel, data, text, now_s, reply)
             }
@@ -107,7 +127,9 @@ impl Session {
             );
         }
         if !kind.is_ok_and(ChannelKind::takes_client_events) {
-            return refuse("Client event rejected - only supported on private and presence channels");
+            return refuse(
+                "Client event rejected - only supported on private and presence channels",
+            );
         }
         if channel::check_event_name(name, app.limits.event_name_characters_max).is_err() {
             return refuse("Client event rejected - the event name is too long");
@@ -127,15 +149,18 @@ impl Session {
             Some(start) => Cow::Borrowed(&text[start..start + token.len()]),
             None => Cow::Owned(token.to_string()),
         };
-        Decision::Trigger { channel, name, data }
+        Decision::Trigger {
+            channel,
+            name,
+            data,
+        }
     }
 }
 
 /// Appends the answer to a client event on a channel that the client is not subscribed to.
 pub fn refuse_unsubscribed(channel: &str, reply: &mut Vec<u8>) {
-    let error = format!(
-        "Cannot broadcast client event (connection not subscribed to channel {channel})"
-    );
+    let error =
+        format!("Cannot broadcast client event (connection not subscribed to channel {channel})");
     let code = Some(pusher::CLIENT_EVENT_REJECTED);
     pusher::encode_error(reply, &error, code, Some(channel));
 }
@@ -160,7 +185,11 @@ fn subscribe<'a>(
         Err(error) => return refuse("InvalidChannel", &error.to_string(), 400),
     };
     if kind.is_presence() || kind.is_cache() || channel.starts_with('#') {
-        return refuse("NotSupported", "This server does not serve this kind of channel", 501);
+        return refuse(
+            "NotSupported",
+            "This server does not serve this kind of channel",
+            501,
+        );
     }
     if kind.needs_authorization() {
         let auth = auth.as_deref().unwrap_or("");

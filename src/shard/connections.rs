@@ -61,8 +61,13 @@ pub enum State {
 
 pub enum Protocol {
     Http(Box<Http>),
-    WebSocket { decoder: Decoder, session: Session },
-    Echo { decoder: Decoder },
+    WebSocket {
+        decoder: Decoder,
+        session: Session,
+    },
+    Echo {
+        decoder: Decoder,
+    },
     /// Taken out while its bytes are read, or closed.
     Absent,
 }
@@ -156,7 +161,10 @@ impl Connections {
     }
 
     pub fn socket(&self, slot: u32) -> Socket {
-        Socket { slot, generation: self[slot].generation }
+        Socket {
+            slot,
+            generation: self[slot].generation,
+        }
     }
 
     /// Whether the socket is the one that its slot holds now.
@@ -205,7 +213,9 @@ impl Connection {
     }
 
     pub fn is_waiting(&self) -> bool {
-        self.waiting.as_ref().is_some_and(|waiting| waiting.is_waiting())
+        self.waiting
+            .as_ref()
+            .is_some_and(|waiting| waiting.is_waiting())
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::mem;
 
+use crate::base::limits;
 use crate::base::metrics::{self, Metric};
 use crate::base::socket::{Address, GENERATION_BITS, Socket};
-use crate::base::limits;
 use crate::hub::letter::{Event, Publication};
 use crate::hub::session::{self, Decision, Session};
 use crate::ring::Operation;
@@ -27,20 +27,35 @@ struct Answer {
 
 const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
 const TEXT: &[(&str, &str)] = &[("Content-Type", "text/plain; charset=utf-8")];
-const RETRY: &[(&str, &str)] = &[("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", "1")];
+const RETRY: &[(&str, &str)] = &[
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("Retry-After", "1"),
+];
 
 impl Answer {
     fn refusal(status: u16, text: impl Into<String>) -> Answer {
-        Answer { status, headers: TEXT, body: text.into() }
+        Answer {
+            status,
+            headers: TEXT,
+            body: text.into(),
+        }
     }
 
     fn accepted() -> Answer {
-        Answer { status: 200, headers: JSON, body: "{}".to_string() }
+        Answer {
+            status: 200,
+            headers: JSON,
+            body: "{}".to_string(),
+        }
     }
 
     fn behind() -> Answer {
         let body = "The server is behind with this channel; nothing was published".to_string();
-        Answer { status: 503, headers: RETRY, body }
+        Answer {
+            status: 503,
+            headers: RETRY,
+            body,
+        }
     }
 }
 
@@ -68,7 +83,10 @@ impl Engine {
         let generation = u32::try_from(id.second >> GENERATION_BITS).ok()?;
         let shard = (id.first & 0x3FF) as u16;
         let is_ours = id.first >> 10 == boot && usize::from(shard) < self.mesh.shards();
-        is_ours.then_some(Address { shard, socket: Socket { slot, generation } })
+        is_ours.then_some(Address {
+            shard,
+            socket: Socket { slot, generation },
+        })
     }
 
     /// Bytes came for an open connection.
@@ -95,7 +113,9 @@ impl Engine {
 
     /// Goes on with the bytes that were kept.
     pub fn read_on(&mut self, slot: u32) {
-        let Some(waiting) = self.connections[slot].waiting.as_mut() else { return };
+        let Some(waiting) = self.connections[slot].waiting.as_mut() else {
+            return;
+        };
         if waiting.is_waiting() {
             return;
         }
@@ -156,7 +176,10 @@ impl Engine {
         let bytes_end = bytes.len();
         let (consumed, answer, persistence, upgrade) =
             match http::parse(bytes, &mut http.progress, &limits) {
-                Ok(Parsed::Partial { keep, continue_wanted }) => {
+                Ok(Parsed::Partial {
+                    keep,
+                    continue_wanted,
+                }) => {
                     if continue_wanted {
                         self.reply_bytes(slot, http::CONTINUE);
                     }
@@ -214,7 +237,9 @@ impl Engine {
             self.metrics.add(Metric::RequestsRefused, 1);
         }
         let body = match is_head {
-            true => Body::Omitted { bytes: answer.body.len() },
+            true => Body::Omitted {
+                bytes: answer.body.len(),
+            },
             false => Body::Bytes(answer.body.as_bytes()),
         };
         let mut text = mem::take(&mut self.text);
@@ -233,20 +258,27 @@ impl Engine {
         let Some(path) = path.strip_prefix(self.options.path_prefix.as_str()) else {
             return Outcome::Answer(Answer::refusal(404, "Not found"));
         };
-        if matches!(path, "/" | "/metrics") {
-            if !matches!(request.method(), "GET" | "HEAD") {
-                return Outcome::Answer(Answer::refusal(405, "Method not allowed"));
-            }
+        if matches!(request.method(), "GET" | "HEAD") {
             if path == "/" {
-                return Outcome::Answer(Answer { status: 200, headers: TEXT, body: "OK".into() });
+                return Outcome::Answer(Answer {
+                    status: 200,
+                    headers: TEXT,
+                    body: "OK".into(),
+                });
             }
-            if self.options.metrics_are_served() {
+            if path == "/metrics" && self.options.metrics_are_served() {
                 let body = metrics::exposition(&self.all_metrics);
                 let headers = &[("Content-Type", "text/plain; version=0.0.4")];
-                return Outcome::Answer(Answer { status: 200, headers, body });
+                return Outcome::Answer(Answer {
+                    status: 200,
+                    headers,
+                    body,
+                });
             }
         }
-        let Some((id, call)) = path.strip_prefix("/apps/").and_then(|rest| rest.split_once('/'))
+        let Some((id, call)) = path
+            .strip_prefix("/apps/")
+            .and_then(|rest| rest.split_once('/'))
         else {
             return Outcome::Answer(Answer::refusal(404, "Not found"));
         };
@@ -262,10 +294,19 @@ impl Engine {
         let apps = self.apps.clone();
         let app = apps.app(number);
         let query = request.query().unwrap_or("");
-        let signed = SignedRequest { method: "POST", path, query, body: request.body() };
-        if let Err(error) =
-            signature::check_request(&app.key, &app.signer, signed, self.wall_s, SIGNATURE_GRACE_S)
-        {
+        let signed = SignedRequest {
+            method: "POST",
+            path,
+            query,
+            body: request.body(),
+        };
+        if let Err(error) = signature::check_request(
+            &app.key,
+            &app.signer,
+            signed,
+            self.wall_s,
+            SIGNATURE_GRACE_S,
+        ) {
             return Outcome::Answer(Answer::refusal(401, error.to_string()));
         }
         if !app.is_enabled {
@@ -315,7 +356,9 @@ impl Engine {
         self.metrics.add(Metric::PublishesParked, 1);
         let socket = self.connections.socket(slot);
         let arena = &mut self.arena;
-        let parked = events.iter().map(|event| Publication::new(event, Some(socket), arena));
+        let parked = events
+            .iter()
+            .map(|event| Publication::new(event, Some(socket), arena));
         let waiting = self.connections[slot].waiting.get_or_insert_default();
         waiting.parked.extend(parked);
         waiting.parked_until_ms = self.now_ms + self.options.publish_wait_ms_max;
@@ -329,12 +372,16 @@ impl Engine {
             return;
         }
         for _ in 0..self.parked.len() {
-            let Some(socket) = self.parked.pop_front() else { break };
+            let Some(socket) = self.parked.pop_front() else {
+                break;
+            };
             if !self.connections.is_current(socket) {
                 continue;
             }
             let slot = socket.slot;
-            let Some(waiting) = self.connections[slot].waiting.as_mut() else { continue };
+            let Some(waiting) = self.connections[slot].waiting.as_mut() else {
+                continue;
+            };
             let parked = mem::take(&mut waiting.parked);
             if parked.is_empty() {
                 continue;
@@ -370,7 +417,9 @@ impl Engine {
             return;
         }
         let slot = requester.slot;
-        let Some(waiting) = self.connections[slot].waiting.as_mut() else { return };
+        let Some(waiting) = self.connections[slot].waiting.as_mut() else {
+            return;
+        };
         waiting.receipts = waiting.receipts.saturating_sub(1);
         if waiting.receipts == 0 && self.connections[slot].state == State::Open {
             self.end_wait(slot, &Answer::accepted());
@@ -380,7 +429,10 @@ impl Engine {
     /// The time of a parked publish is up: nothing of it was published.
     pub fn refuse_parked(&mut self, slot: u32) {
         self.metrics.add(Metric::PublishesRefused, 1);
-        let waiting = self.connections[slot].waiting.as_mut().expect("it was parked");
+        let waiting = self.connections[slot]
+            .waiting
+            .as_mut()
+            .expect("it was parked");
         let parked = mem::take(&mut waiting.parked);
         if !self.is_http(slot) {
             let event = parked[0].event();
@@ -400,7 +452,11 @@ impl Engine {
         if self.is_http(slot) {
             let waiting = self.connections[slot].waiting.as_ref().expect("it waited");
             let closes = waiting.persistence_closes || self.is_draining;
-            let persistence = if closes { Persistence::Close } else { Persistence::OpenAnnounced };
+            let persistence = if closes {
+                Persistence::Close
+            } else {
+                Persistence::OpenAnnounced
+            };
             self.answer(slot, answer, false, persistence);
         }
         self.read_on(slot);
@@ -424,7 +480,13 @@ impl Engine {
                 let mut text = Vec::new();
                 let body = Body::Bytes(refusal.reason().as_bytes());
                 let headers = refusal.headers();
-                http::encode_response(refusal.status(), headers, body, Persistence::Close, &mut text);
+                http::encode_response(
+                    refusal.status(),
+                    headers,
+                    body,
+                    Persistence::Close,
+                    &mut text,
+                );
                 self.reply_bytes(slot, &text);
                 self.close_after_flush(slot);
                 return None;
@@ -437,7 +499,9 @@ impl Engine {
         );
         self.reply_bytes(slot, head.as_bytes());
         if self.options.echo.as_deref() == Some(request.path()) {
-            return Some(Protocol::Echo { decoder: Decoder::default() });
+            return Some(Protocol::Echo {
+                decoder: Decoder::default(),
+            });
         }
         match self.admit(request) {
             Ok(session) => {
@@ -447,7 +511,10 @@ impl Engine {
                 pusher::encode_connection_established(&mut text, self.socket_id(slot), timeout);
                 self.reply_text(slot, &text);
                 self.text = text;
-                Some(Protocol::WebSocket { decoder: Decoder::default(), session })
+                Some(Protocol::WebSocket {
+                    decoder: Decoder::default(),
+                    session,
+                })
             }
             Err((code, reason)) => {
                 self.refuse_session(slot, code, &reason);
@@ -464,8 +531,9 @@ impl Engine {
         }
         let key = pusher::app_key(request.path(), &self.options.path_prefix).map_err(plain)?;
         let app = self.apps.with_key(key).ok_or_else(|| {
-            let reason =
-                format!("App key {key} not in this cluster. Did you forget to specify the cluster?");
+            let reason = format!(
+                "App key {key} not in this cluster. Did you forget to specify the cluster?"
+            );
             (CloseCode::ApplicationUnknown, reason)
         })?;
         if !self.apps.app(app).is_enabled {
@@ -496,7 +564,9 @@ impl Engine {
         mut session: Session,
         bytes: &'a mut [u8],
     ) -> &'a mut [u8] {
-        let limits = websocket::Limits { message_bytes_max: self.options.message_bytes_max };
+        let limits = websocket::Limits {
+            message_bytes_max: self.options.message_bytes_max,
+        };
         let mut at = 0;
         while self.connections[slot].state == State::Open {
             if self.connections[slot].is_waiting() {
@@ -577,15 +647,27 @@ impl Engine {
                     self.unsubscribe(slot, place);
                 }
             }
-            Decision::Trigger { channel, name, data } => {
+            Decision::Trigger {
+                channel,
+                name,
+                data,
+            } => {
                 if self.place_of(slot, session.app, &channel).is_none() {
                     session::refuse_unsubscribed(&channel, &mut reply);
                     self.metrics.add(Metric::MessagesRefused, 1);
                 } else {
                     let socket = self.connections.socket(slot);
-                    let excluded = Some(Address { shard: self.index, socket });
-                    let event =
-                        Event { app: session.app, channel: &channel, name: &name, data, excluded };
+                    let excluded = Some(Address {
+                        shard: self.index,
+                        socket,
+                    });
+                    let event = Event {
+                        app: session.app,
+                        channel: &channel,
+                        name: &name,
+                        data,
+                        excluded,
+                    };
                     if self.route(&[event], None) == Routed::Behind {
                         self.park(slot, &[event]);
                     }
@@ -614,8 +696,15 @@ impl Engine {
         self.reply_text(slot, &text);
     }
 
-    fn read_echo<'a>(&mut self, slot: u32, mut decoder: Decoder, bytes: &'a mut [u8]) -> &'a mut [u8] {
-        let limits = websocket::Limits { message_bytes_max: self.options.echo_message_bytes_max };
+    fn read_echo<'a>(
+        &mut self,
+        slot: u32,
+        mut decoder: Decoder,
+        bytes: &'a mut [u8],
+    ) -> &'a mut [u8] {
+        let limits = websocket::Limits {
+            message_bytes_max: self.options.echo_message_bytes_max,
+        };
         let mut at = 0;
         while self.connections[slot].state == State::Open {
             match decoder.decode(&mut bytes[at..], &limits) {

@@ -25,9 +25,12 @@ struct Peer {
 /// The meshes of `shards` shards, one for each.
 pub fn meshes(shards: usize) -> Vec<Mesh> {
     let doorbells: Arc<[Doorbell]> = (0..shards).map(|_| Doorbell::default()).collect();
-    let mut senders: Vec<Vec<_>> = (0..shards).map(|_| (0..shards).map(|_| None).collect()).collect();
-    let mut receivers: Vec<Vec<_>> =
-        (0..shards).map(|_| (0..shards).map(|_| None).collect()).collect();
+    let mut senders: Vec<Vec<_>> = (0..shards)
+        .map(|_| (0..shards).map(|_| None).collect())
+        .collect();
+    let mut receivers: Vec<Vec<_>> = (0..shards)
+        .map(|_| (0..shards).map(|_| None).collect())
+        .collect();
     for from in 0..shards {
         for to in (0..shards).filter(|to| *to != from) {
             let (sender, receiver) = lane::lane(limits::LANE_LETTERS);
@@ -37,10 +40,22 @@ pub fn meshes(shards: usize) -> Vec<Mesh> {
     }
     let ends = senders.into_iter().zip(receivers).enumerate();
     ends.map(|(index, (senders, receivers))| {
-        let peers = senders.into_iter().zip(receivers).map(|(sender, receiver)| {
-            Some(Peer { sender: sender?, receiver: receiver?, under_way: 0, was_posted_to: false })
-        });
-        Mesh { index, peers: peers.collect(), doorbells: doorbells.clone() }
+        let peers = senders
+            .into_iter()
+            .zip(receivers)
+            .map(|(sender, receiver)| {
+                Some(Peer {
+                    sender: sender?,
+                    receiver: receiver?,
+                    under_way: 0,
+                    was_posted_to: false,
+                })
+            });
+        Mesh {
+            index,
+            peers: peers.collect(),
+            doorbells: doorbells.clone(),
+        }
     })
     .collect()
 }
@@ -51,7 +66,9 @@ impl Mesh {
     }
 
     fn peer(&mut self, shard: u16) -> &mut Peer {
-        self.peers[usize::from(shard)].as_mut().expect("a shard posts no letters to itself")
+        self.peers[usize::from(shard)]
+            .as_mut()
+            .expect("a shard posts no letters to itself")
     }
 
     /// Whether so many publishes may be posted to that home now.
@@ -64,14 +81,20 @@ impl Mesh {
         let peer = self.peer(shard);
         peer.under_way += 1;
         peer.was_posted_to = true;
-        assert!(peer.sender.push(letter).is_ok(), "publishes with credit have room");
+        assert!(
+            peer.sender.push(letter).is_ok(),
+            "publishes with credit have room"
+        );
     }
 
     /// Posts the receipt of a publish, for which its credit keeps room.
     pub fn post_receipt(&mut self, shard: u16, letter: Letter) {
         let peer = self.peer(shard);
         peer.was_posted_to = true;
-        assert!(peer.sender.push(letter).is_ok(), "every publish under way has room for its receipt");
+        assert!(
+            peer.sender.push(letter).is_ok(),
+            "every publish under way has room for its receipt"
+        );
     }
 
     /// A receipt came: one more publish may be posted.
@@ -109,7 +132,11 @@ impl Mesh {
     /// Announces sleep. False, and awake again, if a letter came before.
     pub fn try_sleep(&mut self) -> bool {
         self.doorbells[self.index].announce();
-        let is_quiet = self.peers.iter_mut().flatten().all(|peer| peer.receiver.is_empty());
+        let is_quiet = self
+            .peers
+            .iter_mut()
+            .flatten()
+            .all(|peer| peer.receiver.is_empty());
         if !is_quiet {
             self.doorbells[self.index].withdraw();
         }

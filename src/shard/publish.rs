@@ -8,6 +8,7 @@
 //! settle     after the system call: cursors of short sends go back, those sockets are waited for
 //! ```
 
+use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::base::slab::Key;
 use crate::base::socket::{Address, Socket};
@@ -17,7 +18,6 @@ use crate::hub::home::Interest;
 use crate::hub::letter::{Event, Join, Letter, Publication};
 use crate::ring::{Operation, PIECES_MAX, Sends, ShortSend};
 use crate::wire::websocket::{self, Opcode};
-use crate::base::limits;
 
 use super::Engine;
 use super::connections::{Connections, Source, State};
@@ -26,7 +26,11 @@ use super::connections::{Connections, Source, State};
 #[derive(Clone, Copy, Debug)]
 pub enum Planned {
     /// Straight from the log to a subscriber of one channel.
-    Direct { channel: u32, visit: Visit, end: u64 },
+    Direct {
+        channel: u32,
+        visit: Visit,
+        end: u64,
+    },
     /// Everything that a connection is to get, from several places.
     Gathered { slot: u32, first: u32, count: u32 },
 }
@@ -62,8 +66,15 @@ impl Sends for Batch<'_> {
 
     fn piece(&self, index: usize, piece: usize) -> Option<&[u8]> {
         match self.planned[index] {
-            Planned::Direct { channel, visit, end } => (piece == 0).then(|| {
-                let sweep = self.channels.sweep(channel).expect("a visited channel has a log");
+            Planned::Direct {
+                channel,
+                visit,
+                end,
+            } => (piece == 0).then(|| {
+                let sweep = self
+                    .channels
+                    .sweep(channel)
+                    .expect("a visited channel has a log");
                 sweep.log.slice(visit.start, end)
             }),
             Planned::Gathered { slot, first, count } => {
@@ -159,13 +170,18 @@ impl Engine {
 
     /// The most that any shard's logs hold.
     fn log_bytes_everywhere(&self) -> usize {
-        let held = self.all_metrics.iter().map(|metrics| metrics.read(Metric::LogBytes));
+        let held = self
+            .all_metrics
+            .iter()
+            .map(|metrics| metrics.read(Metric::LogBytes));
         held.max().unwrap_or(0) as usize
     }
 
     /// Gives the event its place in its channel's order and encodes it, once.
     pub fn sequence(&mut self, event: &Event<'_>) {
-        let Some(channel) = self.channels.find(event.app, event.channel) else { return };
+        let Some(channel) = self.channels.find(event.app, event.channel) else {
+            return;
+        };
         if self.channels[channel].home.is_none() {
             return;
         }
@@ -173,7 +189,10 @@ impl Engine {
         frame.clear();
         encode(event, &mut frame);
         self.metrics.add(Metric::Encodes, 1);
-        let home = self.channels[channel].home.as_mut().expect("it was just seen");
+        let home = self.channels[channel]
+            .home
+            .as_mut()
+            .expect("it was just seen");
         let start = home.head;
         home.head += frame.len() as u64;
         let end = home.head;
@@ -182,10 +201,16 @@ impl Engine {
             home.keep_outgoing(&frame, start);
         }
         if let Some(Address { shard, socket }) = event.excluded {
-            let exception = Exception { slot: socket.slot, start, end };
+            let exception = Exception {
+                slot: socket.slot,
+                start,
+                end,
+            };
             if shard != self.index {
                 if let Some(outgoing) = home.outgoing.as_mut() {
-                    outgoing.exceptions.push((shard, socket.generation, exception));
+                    outgoing
+                        .exceptions
+                        .push((shard, socket.generation, exception));
                 }
             } else if is_local && self.connections.is_current(socket) {
                 self.excluded_now.push(exception);
@@ -205,15 +230,26 @@ impl Engine {
         self.review_congestion(channel);
     }
 
-    fn append(&mut self, channel: u32, frames: &[u8], lengths: impl Iterator<Item = usize> + Clone) {
-        self.metrics.add(Metric::Appends, lengths.clone().count() as u64);
+    fn append(
+        &mut self,
+        channel: u32,
+        frames: &[u8],
+        lengths: impl Iterator<Item = usize> + Clone,
+    ) {
+        self.metrics
+            .add(Metric::Appends, lengths.clone().count() as u64);
         let log_bytes_max = self.options.log_bytes_max;
-        self.channels.append(channel, frames, lengths, self.now_s, log_bytes_max);
+        self.channels
+            .append(channel, frames, lengths, self.now_s, log_bytes_max);
     }
 
     fn except(&mut self, channel: u32, exception: Exception) {
         let connection = &mut self.connections[exception.slot];
-        if !connection.subscriptions.iter().any(|held| held.channel == channel) {
+        if !connection
+            .subscriptions
+            .iter()
+            .any(|held| held.channel == channel)
+        {
             return;
         }
         if let Some((sweep, _)) = self.channels.sweep_mut(channel)
@@ -236,21 +272,38 @@ impl Engine {
     /// The engine is behind in a channel when a sweep somewhere is: its publishers are to wait.
     fn review_congestion(&mut self, channel: u32) {
         let record = &self.channels[channel];
-        let Some(home) = record.home.as_ref() else { return };
-        let floor = self.channels.sweep(channel).map_or(home.head, |sweep| sweep.floor());
-        let swept = if home.is_local { floor.min(home.swept_elsewhere()) } else { home.swept_elsewhere() };
+        let Some(home) = record.home.as_ref() else {
+            return;
+        };
+        let floor = self
+            .channels
+            .sweep(channel)
+            .map_or(home.head, |sweep| sweep.floor());
+        let swept = if home.is_local {
+            floor.min(home.swept_elsewhere())
+        } else {
+            home.swept_elsewhere()
+        };
         let behind = home.head - swept;
         let bound = self.options.log_bytes_max as u64;
-        let is_congested = if home.is_congested { behind > bound / 2 } else { behind > bound };
+        let is_congested = if home.is_congested {
+            behind > bound / 2
+        } else {
+            behind > bound
+        };
         if is_congested == home.is_congested {
             return;
         }
         let hash = self.channels.hash(record.app, &record.name);
-        let home = self.channels[channel].home.as_mut().expect("it was just seen");
+        let home = self.channels[channel]
+            .home
+            .as_mut()
+            .expect("it was just seen");
         home.is_congested = is_congested;
         self.note_congestion(hash, is_congested);
         for shard in (0..self.mesh.shards() as u16).filter(|shard| *shard != self.index) {
-            self.congestion_news.retain(|(to, about, _)| (*to, *about) != (shard, hash));
+            self.congestion_news
+                .retain(|(to, about, _)| (*to, *about) != (shard, hash));
             self.congestion_news.push((shard, hash, is_congested));
         }
         self.drop_home_if_unused(channel);
@@ -266,7 +319,11 @@ impl Engine {
     }
 
     fn drop_home_if_unused(&mut self, channel: u32) {
-        if self.channels[channel].home.as_ref().is_some_and(|home| home.is_unused()) {
+        if self.channels[channel]
+            .home
+            .as_ref()
+            .is_some_and(|home| home.is_unused())
+        {
             self.channels[channel].home = None;
         }
         self.channels.remove_if_unused(channel);
@@ -291,7 +348,11 @@ impl Engine {
             self.channels[channel].membership = Membership::Joined;
         }
         let is_joined = self.channels[channel].membership == Membership::Joined;
-        let cursor = if is_joined { self.channels[channel].head } else { WAITING };
+        let cursor = if is_joined {
+            self.channels[channel].head
+        } else {
+            WAITING
+        };
         let index = self.channels.join(channel, slot, cursor);
         let held = &mut self.connections[slot].subscriptions;
         held.push(super::connections::Subscription { channel, index });
@@ -312,7 +373,9 @@ impl Engine {
         }
         for (moved, index) in self.channels.leave(held.channel, held.index) {
             let subscriptions = &mut self.connections[moved].subscriptions;
-            let other = subscriptions.iter_mut().find(|other| other.channel == held.channel);
+            let other = subscriptions
+                .iter_mut()
+                .find(|other| other.channel == held.channel);
             other.expect("who moved is subscribed").index = index;
         }
         self.connections.refresh_direct(slot);
@@ -348,7 +411,10 @@ impl Engine {
         if self.connections[slot].unfinished != Source::Channel(channel) {
             return;
         }
-        let held = self.connections[slot].subscriptions.iter().find(|held| held.channel == channel);
+        let held = self.connections[slot]
+            .subscriptions
+            .iter()
+            .find(|held| held.channel == channel);
         let index = held.expect("what is unfinished is subscribed").index as usize;
         let cursor = self.channels[channel].subscribers[index].cursor;
         let connection = &mut self.connections[slot];
@@ -359,7 +425,9 @@ impl Engine {
         {
             let rest = sweep.log.slice(cursor, end);
             let outbox = connection.outbox.get_or_insert_default();
-            outbox.bytes.splice(outbox.sent..outbox.sent, rest.iter().copied());
+            outbox
+                .bytes
+                .splice(outbox.sent..outbox.sent, rest.iter().copied());
             subscribers[index].cursor = end;
             connection.unfinished = Source::Outbox;
             self.connections.refresh_direct(slot);
@@ -371,7 +439,9 @@ impl Engine {
         match letter {
             Letter::Publish(publication) => {
                 self.sequence(&publication.event());
-                let receipt = Letter::Published { requester: publication.requester };
+                let receipt = Letter::Published {
+                    requester: publication.requester,
+                };
                 self.mesh.post_receipt(from, receipt);
             }
             Letter::Published { requester } => {
@@ -393,9 +463,15 @@ impl Engine {
                 });
                 self.owe(channel);
             }
-            Letter::Joined { audience, home, position } => self.on_joined(audience, home, position),
+            Letter::Joined {
+                audience,
+                home,
+                position,
+            } => self.on_joined(audience, home, position),
             Letter::Leave { home } => {
-                let Some(channel) = self.channels.resolve(home) else { return };
+                let Some(channel) = self.channels.resolve(home) else {
+                    return;
+                };
                 if let Some(home) = self.channels[channel].home.as_mut() {
                     home.interests.retain(|interest| interest.shard != from);
                     if home.interests.is_empty() {
@@ -405,16 +481,37 @@ impl Engine {
                     self.review_congestion(channel);
                 }
             }
-            Letter::Except { audience, socket, start, end } => {
+            Letter::Except {
+                audience,
+                socket,
+                start,
+                end,
+            } => {
                 if let Some(channel) = self.channels.resolve(audience)
                     && self.connections.is_current(socket)
                 {
-                    self.early_exceptions.push((channel, Exception { slot: socket.slot, start, end }));
+                    self.early_exceptions.push((
+                        channel,
+                        Exception {
+                            slot: socket.slot,
+                            start,
+                            end,
+                        },
+                    ));
                 }
             }
-            Letter::Deliver { audience, position, frames } => {
-                let Some(channel) = self.channels.resolve(audience) else { return };
-                assert_eq!(position, self.channels[channel].head, "frames come without a gap");
+            Letter::Deliver {
+                audience,
+                position,
+                frames,
+            } => {
+                let Some(channel) = self.channels.resolve(audience) else {
+                    return;
+                };
+                assert_eq!(
+                    position, self.channels[channel].head,
+                    "frames come without a gap"
+                );
                 self.append(channel, &frames, websocket::frame_lengths(&frames));
                 let early = std::mem::take(&mut self.early_exceptions);
                 for &(_, exception) in early.iter().filter(|(about, _)| *about == channel) {
@@ -424,7 +521,9 @@ impl Engine {
                 self.early_exceptions.retain(|(about, _)| *about != channel);
             }
             Letter::Swept { home, position } => {
-                let Some(channel) = self.channels.resolve(home) else { return };
+                let Some(channel) = self.channels.resolve(home) else {
+                    return;
+                };
                 if let Some(home) = self.channels[channel].home.as_mut() {
                     for interest in home.interests.iter_mut().filter(|at| at.shard == from) {
                         interest.swept = position;
@@ -432,12 +531,17 @@ impl Engine {
                     self.review_congestion(channel);
                 }
             }
-            Letter::Congested { channel, is_congested } => self.note_congestion(channel, is_congested),
+            Letter::Congested {
+                channel,
+                is_congested,
+            } => self.note_congestion(channel, is_congested),
         }
     }
 
     fn on_joined(&mut self, audience: Key, home: Key, position: u64) {
-        let Some(channel) = self.channels.resolve(audience) else { return };
+        let Some(channel) = self.channels.resolve(audience) else {
+            return;
+        };
         let record = &mut self.channels[channel];
         record.head = position;
         record.home_key = home;
@@ -473,7 +577,13 @@ impl Engine {
         news.retain(|&(shard, channel, is_congested)| {
             let has_room = mesh.has_room(shard);
             if has_room {
-                mesh.post(shard, Letter::Congested { channel, is_congested });
+                mesh.post(
+                    shard,
+                    Letter::Congested {
+                        channel,
+                        is_congested,
+                    },
+                );
             }
             !has_room
         });
@@ -492,7 +602,11 @@ impl Engine {
                 if !self.mesh.has_room(home_shard) {
                     return false;
                 }
-                let join = Join { app: record.app, name: record.name.clone(), audience };
+                let join = Join {
+                    app: record.app,
+                    name: record.name.clone(),
+                    audience,
+                };
                 self.mesh.post(home_shard, Letter::Join(Box::new(join)));
                 self.channels[channel].membership = Membership::Joining;
             }
@@ -526,7 +640,9 @@ impl Engine {
     /// Confirmations and frames for the shards that listen. True if nothing is left to post.
     fn post_as_home(&mut self, channel: u32) -> bool {
         let home_key = self.channels.key_of(channel);
-        let Some(home) = self.channels[channel].home.as_mut() else { return true };
+        let Some(home) = self.channels[channel].home.as_mut() else {
+            return true;
+        };
         let (mut is_done, mut lowest) = (true, home.head);
         let mut shared: Option<(u64, bytes::Bytes)> = None;
         for interest in &mut home.interests {
@@ -538,21 +654,45 @@ impl Engine {
                 }
                 interest.owes_joined = false;
                 let position = interest.posted;
-                self.mesh.post(interest.shard, Letter::Joined { audience, home: home_key, position });
+                self.mesh.post(
+                    interest.shard,
+                    Letter::Joined {
+                        audience,
+                        home: home_key,
+                        position,
+                    },
+                );
             }
-            let Some(outgoing) = home.outgoing.as_mut().filter(|_| interest.posted < home.head) else {
+            let Some(outgoing) = home
+                .outgoing
+                .as_mut()
+                .filter(|_| interest.posted < home.head)
+            else {
                 continue;
             };
             let mesh = &mut self.mesh;
-            outgoing.exceptions.retain(|&(shard, generation, Exception { slot, start, end })| {
-                if shard != interest.shard || !mesh.has_room(shard) {
-                    return true;
-                }
-                let socket = Socket { slot, generation };
-                mesh.post(shard, Letter::Except { audience, socket, start, end });
-                false
-            });
-            let has_all = !outgoing.exceptions.iter().any(|(shard, _, _)| *shard == interest.shard);
+            outgoing
+                .exceptions
+                .retain(|&(shard, generation, Exception { slot, start, end })| {
+                    if shard != interest.shard || !mesh.has_room(shard) {
+                        return true;
+                    }
+                    let socket = Socket { slot, generation };
+                    mesh.post(
+                        shard,
+                        Letter::Except {
+                            audience,
+                            socket,
+                            start,
+                            end,
+                        },
+                    );
+                    false
+                });
+            let has_all = !outgoing
+                .exceptions
+                .iter()
+                .any(|(shard, _, _)| *shard == interest.shard);
             if !has_all || !self.mesh.has_room(interest.shard) {
                 (is_done, lowest) = (false, lowest.min(interest.posted));
                 continue;
@@ -570,7 +710,14 @@ impl Engine {
             };
             interest.posted = home.head;
             self.metrics.add(Metric::Letters, 1);
-            self.mesh.post(interest.shard, Letter::Deliver { audience, position, frames });
+            self.mesh.post(
+                interest.shard,
+                Letter::Deliver {
+                    audience,
+                    position,
+                    frames,
+                },
+            );
         }
         if let Some(outgoing) = home.outgoing.as_mut()
             && is_done
@@ -591,24 +738,38 @@ impl Engine {
         let mut budget = limits::VISITS_PER_TURN;
         let mut looks = limits::LOOKS_PER_TURN;
         while budget > 0 && looks > 0 {
-            let Some(channel) = self.channels.next_moving() else { break };
+            let Some(channel) = self.channels.next_moving() else {
+                break;
+            };
             self.visits.clear();
             self.indirect.clear();
             let direct = &self.connections.direct;
-            let (sweep, subscribers) =
-                self.channels.sweep_mut(channel).expect("a moving channel has a sweep");
+            let (sweep, subscribers) = self
+                .channels
+                .sweep_mut(channel)
+                .expect("a moving channel has a sweep");
             let share = budget.min(limits::VISITS_PER_CHANNEL);
-            let progress =
-                sweep.run(subscribers, direct, share, &mut self.visits, &mut self.indirect);
+            let progress = sweep.run(
+                subscribers,
+                direct,
+                share,
+                &mut self.visits,
+                &mut self.indirect,
+            );
             let end = sweep.log.head();
             let mut deliveries = 0;
             for &visit in &self.visits {
                 deliveries += sweep.log.frames_between(visit.start, end);
-                self.planned.push(Planned::Direct { channel, visit, end });
+                self.planned.push(Planned::Direct {
+                    channel,
+                    visit,
+                    end,
+                });
             }
             self.metrics.add(Metric::Deliveries, deliveries);
             for &index in &self.indirect {
-                self.gather.push((subscribers[index as usize].slot, channel + 1));
+                self.gather
+                    .push((subscribers[index as usize].slot, channel + 1));
             }
             if !sweep.is_done() {
                 self.channels.requeue(channel);
@@ -661,15 +822,27 @@ impl Engine {
         {
             let (start, end) = (outbox.sent as u64, outbox.bytes.len() as u64);
             outbox.sent = outbox.bytes.len();
-            self.pieces.push(Piece { source: Source::Outbox, index: 0, start, end });
+            self.pieces.push(Piece {
+                source: Source::Outbox,
+                index: 0,
+                start,
+                end,
+            });
         }
     }
 
     fn plan_channel(&mut self, slot: u32, channel: u32, first: usize) {
         let connection = &self.connections[slot];
-        let held = connection.subscriptions.iter().find(|held| held.channel == channel);
-        let Some(index) = held.map(|held| held.index) else { return };
-        let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) else { return };
+        let held = connection
+            .subscriptions
+            .iter()
+            .find(|held| held.channel == channel);
+        let Some(index) = held.map(|held| held.index) else {
+            return;
+        };
+        let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) else {
+            return;
+        };
         let subscriber = &mut subscribers[index as usize];
         let head = sweep.log.head();
         if subscriber.cursor >= head {
@@ -689,8 +862,10 @@ impl Engine {
             self.gather_later.push((slot, channel + 1));
             return;
         }
-        let delivered: u64 =
-            pieces.iter().map(|(start, end)| sweep.log.frames_between(*start, *end)).sum();
+        let delivered: u64 = pieces
+            .iter()
+            .map(|(start, end)| sweep.log.frames_between(*start, *end))
+            .sum();
         self.metrics.add(Metric::Deliveries, delivered);
         subscriber.cursor = head;
         let pieces = pieces.into_iter();
@@ -743,7 +918,10 @@ impl Engine {
     /// Has the home told how far the sweep has come, if that is worth a letter.
     fn owe_progress(&mut self, channel: u32) {
         let step = (self.options.log_bytes_max / 8) as u64;
-        let owes = self.channels.sweep(channel).is_some_and(|sweep| sweep.floor() - sweep.reported >= step);
+        let owes = self
+            .channels
+            .sweep(channel)
+            .is_some_and(|sweep| sweep.floor() - sweep.reported >= step);
         if owes {
             self.owe(channel);
         }
@@ -762,7 +940,11 @@ impl Engine {
         self.metrics.add(Metric::ShortSends, 1);
         let taken = u64::from(short.taken.unwrap_or(0));
         let slot = match self.planned[short.index as usize] {
-            Planned::Direct { channel, visit, end } => {
+            Planned::Direct {
+                channel,
+                visit,
+                end,
+            } => {
                 self.take_back(channel, visit.index, visit.start + taken, end);
                 if taken > 0 {
                     self.connections[visit.slot].unfinished = Source::Channel(channel);
@@ -784,7 +966,8 @@ impl Engine {
                         }
                         Source::Outbox | Source::Nothing => {
                             let outbox = self.connections[slot].outbox.as_mut();
-                            outbox.expect("it was just sent from").sent = (piece.start + got) as usize;
+                            outbox.expect("it was just sent from").sent =
+                                (piece.start + got) as usize;
                         }
                     }
                     if got > 0 {
@@ -807,7 +990,10 @@ impl Engine {
 
     /// The subscriber did not get the frames from `position` on.
     fn take_back(&mut self, channel: u32, index: u32, position: u64, end: u64) {
-        let (sweep, subscribers) = self.channels.sweep_mut(channel).expect("it was just sent from");
+        let (sweep, subscribers) = self
+            .channels
+            .sweep_mut(channel)
+            .expect("it was just sent from");
         let subscriber = &mut subscribers[index as usize];
         let untaken = sweep.log.frames_between(position, end);
         subscriber.cursor = subscriber.cursor.min(position);
@@ -828,12 +1014,17 @@ impl Engine {
     /// Looks once a second through the channels that keep frames for blocked subscribers.
     pub fn review_held(&mut self) {
         let mut reviewed = std::mem::take(&mut self.reviewed);
-        let since_s = self.now_s.saturating_sub((self.options.log_age_ms_max / 1000) as u32);
-        self.channels.review_held(since_s, &mut self.passed, &mut reviewed);
+        let since_s = self
+            .now_s
+            .saturating_sub((self.options.log_age_ms_max / 1000) as u32);
+        self.channels
+            .review_held(since_s, &mut self.passed, &mut reviewed);
         for channel in reviewed.drain(..) {
             if let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) {
                 let tail = sweep.log.tail();
-                let behind = subscribers.iter().filter(|subscriber| subscriber.cursor < tail);
+                let behind = subscribers
+                    .iter()
+                    .filter(|subscriber| subscriber.cursor < tail);
                 self.doomed.extend(behind.map(|subscriber| subscriber.slot));
             }
             self.channels.remove_if_unused(channel);

@@ -26,7 +26,10 @@ pub fn run(ring: KernelRing, setup: Setup, control: Arc<Control>) {
     let spin_us = setup.options.spin_us;
     let drain_ms = setup.options.drain_ms;
     let start = Instant::now();
-    let mut shard = Shard { ring, engine: Engine::new(setup, 0) };
+    let mut shard = Shard {
+        ring,
+        engine: Engine::new(setup, 0),
+    };
     let mut idle_since = Instant::now();
     loop {
         let phase = control.phase.load(Acquire);
@@ -39,7 +42,9 @@ pub fn run(ring: KernelRing, setup: Setup, control: Arc<Control>) {
                 return;
             }
         }
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         let began = Instant::now();
         let now_ms = (began - start).as_millis() as u64;
         let may_sleep = idle_since.elapsed().as_micros() as u64 >= spin_us;
@@ -55,7 +60,12 @@ pub fn run(ring: KernelRing, setup: Setup, control: Arc<Control>) {
 
 impl<R: Ring> Shard<R> {
     /// One turn. Gives the number of completions and sends, or nothing if there was nothing to do.
-    pub fn turn(&mut self, now_ms: u64, wall_s: u64, may_sleep: bool) -> std::io::Result<Option<u64>> {
+    pub fn turn(
+        &mut self,
+        now_ms: u64,
+        wall_s: u64,
+        may_sleep: bool,
+    ) -> std::io::Result<Option<u64>> {
         let engine = &mut self.engine;
         engine.now_ms = now_ms;
         engine.now_s = (now_ms / 1000) as u32;
@@ -99,7 +109,11 @@ impl<R: Ring> Shard<R> {
         }
         let is_idle = work == 0 && !engine.has_work();
         let sleeps = is_idle && may_sleep && engine.mesh.try_sleep();
-        let wait = if sleeps { Wait::Milliseconds(engine.sleep_ms()) } else { Wait::Poll };
+        let wait = if sleeps {
+            Wait::Milliseconds(engine.sleep_ms())
+        } else {
+            Wait::Poll
+        };
         let busy = began.elapsed().as_micros() as u64;
         let entered = Instant::now();
         self.ring.enter(&engine.batch(), wait)?;
@@ -109,7 +123,11 @@ impl<R: Ring> Shard<R> {
         let short_sends = self.ring.take_short_sends();
         engine.settle(&short_sends);
         self.ring.put_short_sends(short_sends);
-        let spent = if sleeps { busy } else { busy + entered.elapsed().as_micros() as u64 };
+        let spent = if sleeps {
+            busy
+        } else {
+            busy + entered.elapsed().as_micros() as u64
+        };
         engine.count_turn(self.ring.tally(), spent);
         Ok((!is_idle).then_some(work))
     }
@@ -136,14 +154,20 @@ impl Engine {
             false => u64::MAX,
         };
         let timer = self.wheel.next_deadline_ms().unwrap_or(u64::MAX);
-        timer.min(housekeeping).min(accepts).saturating_sub(self.now_ms).max(1)
+        timer
+            .min(housekeeping)
+            .min(accepts)
+            .saturating_sub(self.now_ms)
+            .max(1)
     }
 
     fn read_letters(&mut self) -> u64 {
         let mut letters = 0;
         for shard in 0..self.mesh.shards() as u16 {
             for _ in 0..limits::LANE_LETTERS {
-                let Some(letter) = self.mesh.pop(shard) else { break };
+                let Some(letter) = self.mesh.pop(shard) else {
+                    break;
+                };
                 self.read_letter(shard, letter);
                 letters += 1;
             }
@@ -163,8 +187,10 @@ impl Engine {
         self.metrics.add(Metric::Turns, 1);
         self.metrics.set(Metric::Enters, tally.enters);
         self.metrics.set(Metric::Completions, tally.completions);
-        self.metrics.set(Metric::LogBytes, self.channels.log_bytes() as u64);
-        self.metrics.set(Metric::Channels, self.channels.len() as u64);
+        self.metrics
+            .set(Metric::LogBytes, self.channels.log_bytes() as u64);
+        self.metrics
+            .set(Metric::Channels, self.channels.len() as u64);
         if spent_us > self.metrics.read(Metric::LongestTurn) {
             self.metrics.set(Metric::LongestTurn, spent_us);
         }
@@ -200,9 +226,13 @@ impl Engine {
                 connection.state = State::Open;
                 connection.peer = peer.ip();
                 connection.heard_s = self.now_s;
-                let http = Http { begun_ms: Some(self.now_ms), ..Http::default() };
+                let http = Http {
+                    begun_ms: Some(self.now_ms),
+                    ..Http::default()
+                };
                 connection.protocol = Protocol::Http(Box::new(http));
-                self.wheel.set(slot, self.now_ms + self.options.handshake_timeout_ms);
+                self.wheel
+                    .set(slot, self.now_ms + self.options.handshake_timeout_ms);
                 self.receive(slot);
             }
             Err(_) => {
@@ -366,9 +396,16 @@ impl Engine {
         }
         let deadline_ms = match &connection.protocol {
             Protocol::Http(http) => match http.begun_ms {
-                Some(begun_ms) => begun_ms + options.handshake_timeout_ms.max(
-                    if connection.waiting.is_some() { options.message_timeout_ms } else { 0 },
-                ),
+                Some(begun_ms) => {
+                    begun_ms
+                        + options
+                            .handshake_timeout_ms
+                            .max(if connection.waiting.is_some() {
+                                options.message_timeout_ms
+                            } else {
+                                0
+                            })
+                }
                 None => self.now_ms + limits::KEEP_ALIVE_MS,
             },
             Protocol::WebSocket { decoder, .. } | Protocol::Echo { decoder }
@@ -457,7 +494,8 @@ impl Engine {
                     connection.was_pinged = true;
                     connection.has_activity_timer = true;
                     self.reply_frame(slot, Opcode::Ping, &[]);
-                    self.wheel.set(slot, self.now_ms + self.options.pong_timeout_s * 1000);
+                    self.wheel
+                        .set(slot, self.now_ms + self.options.pong_timeout_s * 1000);
                 } else {
                     self.metrics.add(Metric::Unheard, 1);
                     let code = CloseCode::PongNotReceived;

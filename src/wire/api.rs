@@ -52,8 +52,8 @@ pub type ChannelNames<'a> = SmallVec<[Cow<'a, str>; 1]>;
 /// Reads the body of `POST /events`: an object with `name`, `data`, `channels` or `channel`, and
 /// perhaps `socket_id` and `info`.
 ///
-/// All but `data` may come in the query instead (`channels[]=a&channels[]=b`); the query counts for
-/// what the body lacks. When `name` is in the query, the body is the data, whatever it holds.
+/// All may come in the query instead (`channels[]=a&channels[]=b`); the query counts for what the
+/// body lacks. When `name` is in the query and `data` is not, the body is the data, whatever it holds.
 pub fn parse_event<'a>(
     body: &'a [u8],
     query: Option<&'a str>,
@@ -62,7 +62,7 @@ pub fn parse_event<'a>(
     let body = utf8(body)?;
     let query = QueryFields::parse(query.unwrap_or(""));
     let fields = match query.name {
-        Some(_) => EventFields::of_data(body),
+        Some(_) => EventFields::of_data(query.data.as_deref().unwrap_or(body)),
         None => parse_object(body)?,
     };
     event(fields, query, limits)
@@ -167,6 +167,7 @@ impl EventFields<'_> {
 #[derive(Default)]
 struct QueryFields<'a> {
     name: Option<Cow<'a, str>>,
+    data: Option<Cow<'a, str>>,
     channels: ChannelNames<'a>,
     socket_id: Option<Cow<'a, str>>,
     info: Option<Cow<'a, str>>,
@@ -179,6 +180,7 @@ impl<'a> QueryFields<'a> {
         for (key, value) in form_pairs(query) {
             match &*key {
                 "name" => fields.name = Some(value),
+                "data" => fields.data = Some(value),
                 "channel" | "channels[]" => fields.channels.push(value),
                 "socket_id" => fields.socket_id = Some(value),
                 "info" => fields.info = Some(value),

@@ -172,7 +172,10 @@ pub fn encode_event_tokens(out: &mut Vec<u8>, event: &str, channel: &str, data: 
 /// Bytes that [`encode_event_tokens`] appends.
 pub fn event_length(event: &str, channel: &str, data: &str) -> usize {
     let label = if data.is_empty() { "" } else { DATA };
-    [EVENT, event, CHANNEL, channel, "\"", label, data, "}"].iter().map(|piece| piece.len()).sum()
+    [EVENT, event, CHANNEL, channel, "\"", label, data, "}"]
+        .iter()
+        .map(|piece| piece.len())
+        .sum()
 }
 
 const EVENT: &str = r#"{"event":"#;

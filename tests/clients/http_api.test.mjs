@@ -37,7 +37,8 @@ function signed(method, path, body, { params = {}, change = (all) => all, forge 
   let all = { auth_key: APP.key, auth_timestamp: String(now()), auth_version: '1.0', ...params };
   if (body) all.body_md5 = md5(body);
   all = change(all);
-  const text = Object.keys(all).sort().map((key) => `${key.toLowerCase()}=${all[key]}`).join('&');
+  const keys = Object.keys(all).sort((one, other) => (one.toLowerCase() < other.toLowerCase() ? -1 : 1));
+  const text = keys.map((key) => `${key.toLowerCase()}=${all[key]}`).join('&');
   all.auth_signature = createHmac('sha256', APP.secret).update(`${method}\n${path}\n${text}`).digest('hex');
   all = forge(all);
   return `${path}?${new URLSearchParams(all)}`;
