@@ -120,8 +120,9 @@ impl<R: Ring> Shard<R> {
         if sleeps {
             engine.mesh.wake_up();
         }
-        let short_sends = self.ring.take_short_sends();
+        let mut short_sends = self.ring.take_short_sends();
         engine.settle(&short_sends);
+        short_sends.clear();
         self.ring.put_short_sends(short_sends);
         let spent = if sleeps {
             busy
