@@ -46,7 +46,10 @@ impl Server {
             None => beside_this_program()?,
         };
         let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
-        let child = Command::new(&binary)
+        // This program is pinned to the generator's core, and a child would inherit that.
+        let child = Command::new("taskset")
+            .args(["--cpu-list", &options.cores])
+            .arg(&binary)
             .arg("serve")
             .args(["--address", &address.to_string()])
             .args(["--shards", &options.shards.to_string()])
