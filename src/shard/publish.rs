@@ -636,6 +636,11 @@ impl Engine {
                     Some(channel) => self.plan_channel(slot, channel, first as usize),
                 }
             }
+            if self.doomed.last() == Some(&slot) {
+                // The rest of its frame is lost: nothing may follow, and the next turn closes it.
+                self.pieces.truncate(first as usize);
+                continue;
+            }
             let count = self.pieces.len() as u32 - first;
             if count == 0 {
                 continue;
