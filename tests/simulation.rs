@@ -101,11 +101,20 @@ struct Event {
     status: Option<u16>,
 }
 
+/// How hard a seed presses: once in how many turns, or how many at most.
+struct Weights {
+    publish: usize,
+    data_bytes: usize,
+    slow_read: usize,
+    turn_ms: usize,
+}
+
 struct World {
     seed: u64,
     network: Network,
     shards: Vec<Shard<SimulatedRing>>,
     random: Random,
+    weights: Weights,
     now_ms: u64,
     clients: Vec<Client>,
     publishers: Vec<Publisher>,
@@ -121,6 +130,12 @@ impl World {
         if random.one_in(2) {
             options.log_bytes_max = 64 << 10;
         }
+        let weights = Weights {
+            publish: [2, 8, 30][random.below(3)],
+            data_bytes: [300, 2000, 9000][random.below(3)],
+            slow_read: [4, 12, 100, 1000][random.below(4)],
+            turn_ms: [2, 20, 100][random.below(3)],
+        };
         let (options, metrics) = (Arc::new(options), vec![Metrics::default(), Metrics::default()]);
         let (apps, metrics) = (Arc::new(Apps::new(&options)), Arc::<[Metrics]>::from(metrics));
         let network = Network::new(seed, 2);
@@ -141,6 +156,7 @@ impl World {
             shards: shards.collect(),
             network,
             random,
+            weights,
             now_ms: 0,
             clients: Vec::new(),
             publishers: Vec::new(),
@@ -180,6 +196,8 @@ impl World {
         self.run_until("every publish is answered", |world| {
             world.publishers.iter().all(|publisher| publisher.under_way.is_none())
         });
+        // What a peer that was evicted left behind goes with the next look once a second.
+        self.weights.turn_ms = 100;
         self.run_until("every subscription is answered and every log drained", |world| {
             let mut open = world.clients.iter().filter(|client| !client.is_gone);
             open.all(|client| client.subscriptions.values().all(|one| !one.is_awaited))
@@ -247,7 +265,7 @@ impl World {
 
     fn disturb(&mut self) {
         for number in 0..self.publishers.len() {
-            if self.publishers[number].under_way.is_none() && self.random.one_in(8) {
+            if self.publishers[number].under_way.is_none() && self.random.one_in(self.weights.publish) {
                 self.publish(number);
             }
             if self.random.one_in(400) {
@@ -291,7 +309,7 @@ impl World {
         let channels: Vec<String> = names.map(str::to_string).collect();
         let client = &self.clients[2 + self.random.below(self.clients.len() - 2)];
         let excluded = client.socket_id.clone().filter(|_| self.random.one_in(3));
-        let most = if self.random.one_in(8) { 6000 } else { 200 };
+        let most = if self.random.one_in(8) { self.weights.data_bytes } else { 200 };
         let mut body = format!(
             r#"{{"name":"tick","channels":["{}"],"data":"{number}:{}""#,
             channels.join(r#"",""#),
@@ -321,7 +339,7 @@ impl World {
 
     /// One turn of each shard, and everybody reads.
     fn step(&mut self) {
-        self.now_ms += self.random.below(20) as u64;
+        self.now_ms += self.random.below(self.weights.turn_ms) as u64;
         for shard in &mut self.shards {
             shard.turn(self.now_ms, WALL_S, true).unwrap();
         }
@@ -374,7 +392,7 @@ impl World {
         let bytes_max = match client.kind {
             Kind::Observer => usize::MAX,
             Kind::Quick => 1 + self.random.below(16 << 10),
-            Kind::Slow if self.random.one_in(12) => 1 + self.random.below(2000),
+            Kind::Slow if self.random.one_in(self.weights.slow_read) => 1 + self.random.below(2000),
             Kind::Slow => 0,
         };
         match self.network.read(client.peer, bytes_max) {
