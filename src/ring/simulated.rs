@@ -1,1 +1,487 @@
-//! (being written)
+//! A ring over a network that exists only in memory, so that shards run under faults drawn from a
+//! seed and every run can be had again.
+//!
+//! All rings of a [`Network`] live on one thread and share it. Faults are drawn from one stream of
+//! random numbers for each kind, so that a new kind of fault does not disturb the others.
+//!
+//! Invariants, asserted as the shard asks for things:
+//! - A slot takes no operation between its close and its `Closed`, and no second receive or poll
+//!   while one waits.
+//! - A close comes after a shutdown if a receive or a poll still waits.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+
+use super::{Buffer, Completion, End, Operation, Ring, Sends, ShortSend, Tally, Wait};
+use crate::base::socket::Socket;
+
+/// Errnos of Linux, by name in `libc`; only their numbers matter to a shard.
+const EPIPE: i32 = libc::EPIPE;
+const ECONNRESET: i32 = libc::ECONNRESET;
+const ECANCELED: i32 = libc::ECANCELED;
+const EMFILE: i32 = libc::EMFILE;
+
+/// Receive buffers of one ring: few, so that they run out.
+const BUFFERS: usize = 8;
+const BUFFER_BYTES: usize = 4096;
+/// Bytes that a peer's socket holds before it has to read.
+const CAPACITY_BYTES_MAX: usize = 16 * 1024;
+
+/// A connection as its peer sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer(usize);
+
+/// What a peer's read gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Any number of bytes, none if none wait.
+    Bytes(Vec<u8>),
+    /// The server sends no more.
+    EndOfStream,
+    /// The connection is broken.
+    Broken,
+}
+
+/// The network that the rings of one thread share.
+#[derive(Clone)]
+pub struct Network(Rc<RefCell<State>>);
+
+/// One shard's ring.
+pub struct SimulatedRing {
+    network: Network,
+    shard: u16,
+    pushed: Vec<Operation>,
+    slots: BTreeMap<u32, Slot>,
+    accepts: VecDeque<Socket>,
+    buffers: Vec<Option<Vec<u8>>>,
+    short_sends: Vec<ShortSend>,
+    completions: Vec<Completion>,
+    tally: Tally,
+}
+
+struct State {
+    links: Vec<Link>,
+    shards: Vec<Port>,
+    draws: Draws,
+    trace: u64,
+}
+
+/// What waits for one shard.
+#[derive(Default)]
+struct Port {
+    backlog: VecDeque<Peer>,
+    is_woken: bool,
+}
+
+struct Link {
+    to_server: VecDeque<u8>,
+    to_peer: VecDeque<u8>,
+    capacity: usize,
+    has_peer_ended: bool,
+    has_server_ended: bool,
+    is_broken: bool,
+}
+
+struct Slot {
+    socket: Socket,
+    peer: Peer,
+    is_receiving: bool,
+    is_stopping: bool,
+    is_polling: bool,
+    is_shut: bool,
+    is_closing: bool,
+}
+
+/// One stream for each kind of fault.
+struct Draws {
+    capacity: Random,
+    send: Random,
+    chop: Random,
+    rearm: Random,
+    delay: Random,
+    accept: Random,
+}
+
+/// splitmix64: a counter and a mix, good enough to draw faults with.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64, stream: u64) -> Random {
+        let mut random = Random(seed ^ stream.wrapping_mul(0xD1B5_4A32_D192_ED03));
+        random.draw();
+        random
+    }
+
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        mix(self.0)
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.draw() % bound as u64) as usize
+    }
+
+    /// True once in so many times.
+    pub fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+}
+
+fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ (value >> 31)
+}
+
+impl Network {
+    pub fn new(seed: u64, shards: u16) -> Network {
+        let draws = Draws {
+            capacity: Random::new(seed, 1),
+            send: Random::new(seed, 2),
+            chop: Random::new(seed, 3),
+            rearm: Random::new(seed, 4),
+            delay: Random::new(seed, 5),
+            accept: Random::new(seed, 6),
+        };
+        let shards = (0..shards).map(|_| Port::default()).collect();
+        Network(Rc::new(RefCell::new(State { links: Vec::new(), shards, draws, trace: seed })))
+    }
+
+    pub fn ring(&self, shard: u16) -> SimulatedRing {
+        SimulatedRing {
+            network: self.clone(),
+            shard,
+            pushed: Vec::new(),
+            slots: BTreeMap::new(),
+            accepts: VecDeque::new(),
+            buffers: (0..BUFFERS).map(|_| None).collect(),
+            short_sends: Vec::new(),
+            completions: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// A connection that waits for the shard to accept it.
+    pub fn connect(&self, shard: u16) -> Peer {
+        let capacity = 64 + self.0.borrow_mut().draws.capacity.below(CAPACITY_BYTES_MAX);
+        self.connect_with_capacity(shard, capacity)
+    }
+
+    /// The same, with a socket that holds so many bytes before the peer has to read.
+    pub fn connect_with_capacity(&self, shard: u16, capacity: usize) -> Peer {
+        let state = &mut *self.0.borrow_mut();
+        let peer = Peer(state.links.len());
+        state.links.push(Link {
+            to_server: VecDeque::new(),
+            to_peer: VecDeque::new(),
+            capacity,
+            has_peer_ended: false,
+            has_server_ended: false,
+            is_broken: false,
+        });
+        state.shards[usize::from(shard)].backlog.push_back(peer);
+        peer
+    }
+
+    /// Bytes from the peer to the server.
+    pub fn write(&self, peer: Peer, bytes: &[u8]) {
+        let link = &mut self.0.borrow_mut().links[peer.0];
+        if !link.is_broken && !link.has_peer_ended {
+            link.to_server.extend(bytes);
+        }
+    }
+
+    /// At most so many of the bytes that came for the peer.
+    pub fn read(&self, peer: Peer, bytes_max: usize) -> Read {
+        let state = &mut *self.0.borrow_mut();
+        let link = &mut state.links[peer.0];
+        let bytes: Vec<u8> = link.to_peer.drain(..bytes_max.min(link.to_peer.len())).collect();
+        if !bytes.is_empty() {
+            for byte in &bytes {
+                state.trace = (state.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
+            }
+            return Read::Bytes(bytes);
+        }
+        match (link.is_broken, link.has_server_ended) {
+            (true, _) => Read::Broken,
+            (false, true) if link.to_peer.is_empty() => Read::EndOfStream,
+            (false, _) => Read::Bytes(bytes),
+        }
+    }
+
+    /// The peer sends no more.
+    pub fn end(&self, peer: Peer) {
+        self.0.borrow_mut().links[peer.0].has_peer_ended = true;
+    }
+
+    /// The peer breaks the connection.
+    pub fn reset(&self, peer: Peer) {
+        self.0.borrow_mut().links[peer.0].break_off();
+    }
+
+    /// A hash of everything that happened, in its order.
+    pub fn trace(&self) -> u64 {
+        self.0.borrow().trace
+    }
+}
+
+impl State {
+    fn note(&mut self, what: u64, about: u64) {
+        self.trace = mix(self.trace ^ mix(what << 48 ^ about));
+    }
+}
+
+impl Link {
+    fn break_off(&mut self) {
+        self.is_broken = true;
+        self.to_server.clear();
+        self.to_peer.clear();
+    }
+
+    /// How many bytes of a send the socket takes, or how it is broken.
+    fn room(&self, wanted: usize, draw: &mut Random) -> Result<usize, i32> {
+        if self.is_broken || self.has_server_ended {
+            return Err(EPIPE);
+        }
+        let room = wanted.min(self.capacity.saturating_sub(self.to_peer.len()));
+        Ok(if draw.one_in(4) { draw.below(room + 1) } else { room })
+    }
+}
+
+impl SimulatedRing {
+    /// Whether no slot is in use and every buffer is home.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.buffers.iter().all(Option::is_none)
+    }
+
+    fn slot(&mut self, socket: Socket) -> &mut Slot {
+        let slot = self.slots.get_mut(&socket.slot).expect("an operation's slot is in use");
+        assert_eq!(slot.socket, socket, "an operation names its slot's present socket");
+        assert!(!slot.is_closing, "a slot that closes takes no other operation");
+        slot
+    }
+
+    fn send(&mut self, sends: &impl Sends, index: usize, state: &mut State) {
+        let slot = self.slots.get(&sends.slot(index)).expect("a send's slot is in use");
+        assert!(!slot.is_closing, "a slot that closes takes no sends");
+        let pieces = (0..).map_while(|piece| sends.piece(index, piece));
+        let mut bytes = Vec::new();
+        for (count, piece) in pieces.enumerate() {
+            assert!(!piece.is_empty() && count < super::PIECES_MAX, "pieces are few and not empty");
+            bytes.extend_from_slice(piece);
+        }
+        assert!(!bytes.is_empty(), "a send has a piece");
+        let link = &mut state.links[slot.peer.0];
+        let taken = match slot.is_shut {
+            true => Err(EPIPE),
+            false => link.room(bytes.len(), &mut state.draws.send),
+        };
+        if let Ok(taken) = taken {
+            link.to_peer.extend(&bytes[..taken]);
+        }
+        state.note(1, taken.unwrap_or(usize::MAX) as u64);
+        if taken != Ok(bytes.len()) {
+            let taken = taken.map(|taken| taken as u32);
+            self.short_sends.push(ShortSend { index: index as u32, taken });
+        }
+    }
+
+    fn carry_out(&mut self, operation: Operation, state: &mut State) {
+        match operation {
+            Operation::Accept { socket } => {
+                assert!(!self.slots.contains_key(&socket.slot), "an accept's slot is empty");
+                self.accepts.push_back(socket);
+            }
+            Operation::StopAccepting => {
+                for socket in std::mem::take(&mut self.accepts) {
+                    let peer = Err(io::Error::from_raw_os_error(ECANCELED));
+                    self.completions.push(Completion::Accepted { socket, peer });
+                }
+            }
+            Operation::Receive { socket } => {
+                let slot = self.slot(socket);
+                assert!(!slot.is_receiving, "a socket has one receive");
+                slot.is_receiving = true;
+                slot.is_stopping = false;
+            }
+            Operation::StopReceiving { socket } => self.slot(socket).is_stopping = true,
+            Operation::AwaitWritable { socket } => {
+                let slot = self.slot(socket);
+                assert!(!slot.is_polling, "a socket has one poll");
+                slot.is_polling = true;
+            }
+            Operation::ShutdownWrite { socket } => {
+                let peer = self.slot(socket).peer;
+                state.links[peer.0].has_server_ended = true;
+            }
+            Operation::Shutdown { socket } => {
+                let slot = self.slot(socket);
+                slot.is_shut = true;
+                state.links[slot.peer.0].has_server_ended = true;
+            }
+            Operation::Close { socket } => {
+                let slot = self.slot(socket);
+                let waits = slot.is_receiving || slot.is_polling;
+                assert!(!waits || slot.is_shut, "a shutdown comes before the close");
+                slot.is_closing = true;
+            }
+            Operation::Wake { shard } => state.shards[usize::from(shard)].is_woken = true,
+        }
+    }
+
+    fn accept(&mut self, state: &mut State) {
+        let port = usize::from(self.shard);
+        while !self.accepts.is_empty() && !state.shards[port].backlog.is_empty() {
+            if state.draws.delay.one_in(4) {
+                return;
+            }
+            let socket = self.accepts.pop_front().expect("one was just seen");
+            if state.draws.accept.one_in(16) {
+                let peer = Err(io::Error::from_raw_os_error(EMFILE));
+                self.completions.push(Completion::Accepted { socket, peer });
+                continue;
+            }
+            let peer = state.shards[port].backlog.pop_front().expect("one was just seen");
+            let slot = Slot {
+                socket,
+                peer,
+                is_receiving: false,
+                is_stopping: false,
+                is_polling: false,
+                is_shut: false,
+                is_closing: false,
+            };
+            self.slots.insert(socket.slot, slot);
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1024 + (peer.0 % 60_000) as u16));
+            self.completions.push(Completion::Accepted { socket, peer: Ok(address) });
+        }
+    }
+
+    /// What became of the receive, the poll and the close of one slot.
+    fn look_at(&mut self, number: u32, state: &mut State) {
+        let slot = self.slots.get_mut(&number).expect("it was just listed");
+        let (socket, link) = (slot.socket, &mut state.links[slot.peer.0]);
+        let draws = &mut state.draws;
+        let is_over = link.is_broken || slot.is_shut;
+        let half = link.capacity / 2;
+        if slot.is_polling && (is_over || link.to_peer.len() <= half) && !draws.delay.one_in(4) {
+            slot.is_polling = false;
+            self.completions.push(Completion::Writable { socket });
+        }
+        while slot.is_receiving && !draws.delay.one_in(3) {
+            let is_full = self.buffers.iter().all(Option::is_some);
+            let has_bytes = !link.to_server.is_empty();
+            let why = match (link.is_broken, has_bytes) {
+                (true, _) => Some(End::Broken(ECONNRESET)),
+                (false, true) if is_full => Some(End::Rearm),
+                (false, _) if slot.is_stopping || draws.rearm.one_in(24) => Some(End::Rearm),
+                (false, true) => None,
+                (false, false) if link.has_peer_ended || slot.is_shut => Some(End::EndOfStream),
+                (false, false) => break,
+            };
+            if let Some(why) = why {
+                slot.is_receiving = false;
+                self.completions.push(Completion::ReceiveEnded { socket, why });
+                break;
+            }
+            let most = if draws.chop.one_in(3) { 1 + draws.chop.below(16) } else { BUFFER_BYTES };
+            let length = 1 + draws.chop.below(most.min(link.to_server.len()));
+            let id = self.buffers.iter().position(Option::is_none).expect("one is home");
+            self.buffers[id] = Some(link.to_server.drain(..length).collect());
+            let buffer = Buffer { id: id as u16, length: length as u32 };
+            self.completions.push(Completion::Received { socket, buffer });
+        }
+        if slot.is_closing && !slot.is_receiving && !slot.is_polling && !draws.delay.one_in(3) {
+            // A close with bytes unread, or that are still to come, resets the connection.
+            if !link.to_server.is_empty() {
+                link.break_off();
+            }
+            link.has_server_ended = true;
+            self.slots.remove(&number);
+            self.completions.push(Completion::Closed { socket });
+        }
+    }
+}
+
+impl Ring for SimulatedRing {
+    fn push(&mut self, operation: Operation) {
+        self.pushed.push(operation);
+    }
+
+    fn enter(&mut self, sends: &impl Sends, _: Wait) -> io::Result<()> {
+        assert!(self.short_sends.is_empty(), "short sends were taken after the last enter");
+        let network = self.network.clone();
+        let state = &mut *network.0.borrow_mut();
+        let before = self.completions.len();
+        self.tally.enters += 1;
+        for index in 0..sends.count() {
+            self.send(sends, index, state);
+        }
+        let mut pushed = std::mem::take(&mut self.pushed);
+        for operation in pushed.drain(..) {
+            self.carry_out(operation, state);
+        }
+        self.pushed = pushed;
+        self.accept(state);
+        let mut numbers: Vec<u32> = self.slots.keys().copied().collect();
+        if !numbers.is_empty() {
+            let first = state.draws.delay.below(numbers.len());
+            numbers.rotate_left(first);
+        }
+        for number in numbers {
+            self.look_at(number, state);
+        }
+        if std::mem::take(&mut state.shards[usize::from(self.shard)].is_woken) {
+            self.completions.push(Completion::Woken);
+        }
+        self.tally.completions += (self.completions.len() - before) as u64;
+        for completion in &self.completions[before..] {
+            let (what, about) = match completion {
+                Completion::Accepted { socket, .. } => (2, socket.slot),
+                Completion::Received { buffer, .. } => (3, buffer.length),
+                Completion::ReceiveEnded { socket, .. } => (4, socket.slot),
+                Completion::Writable { socket } => (5, socket.slot),
+                Completion::Closed { socket } => (6, socket.slot),
+                Completion::Woken => (7, 0),
+            };
+            state.note(what, u64::from(about));
+        }
+        Ok(())
+    }
+
+    fn take_short_sends(&mut self) -> Vec<ShortSend> {
+        std::mem::take(&mut self.short_sends)
+    }
+
+    fn put_short_sends(&mut self, mut spent: Vec<ShortSend>) {
+        spent.clear();
+        self.short_sends = spent;
+    }
+
+    fn take_completions(&mut self) -> Vec<Completion> {
+        std::mem::take(&mut self.completions)
+    }
+
+    fn put_completions(&mut self, mut spent: Vec<Completion>) {
+        spent.clear();
+        self.completions = spent;
+    }
+
+    fn received(&mut self, buffer: &Buffer) -> &mut [u8] {
+        let bytes = self.buffers[usize::from(buffer.id)].as_mut();
+        bytes.expect("a buffer on loan has its bytes")
+    }
+
+    fn recycle(&mut self, buffer: Buffer) {
+        let bytes = self.buffers[usize::from(buffer.id)].take();
+        assert!(bytes.is_some(), "a buffer goes back once");
+    }
+
+    fn tally(&self) -> Tally {
+        self.tally
+    }
+}

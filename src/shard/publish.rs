@@ -32,7 +32,8 @@ pub enum Planned {
         end: u64,
     },
     /// Everything that a connection is to get, from several places.
-    Gathered { slot: u32, first: u32, count: u32 },
+    /// `unfinished` is what it begins with the rest of.
+    Gathered { slot: u32, first: u32, count: u32, unfinished: Source },
 }
 
 /// A run of bytes of a gathered send: positions in a channel's log, or offsets in the outbox.
@@ -77,7 +78,7 @@ impl Sends for Batch<'_> {
                     .expect("a visited channel has a log");
                 sweep.log.slice(visit.start, end)
             }),
-            Planned::Gathered { slot, first, count } => {
+            Planned::Gathered { slot, first, count, .. } => {
                 if piece >= count as usize {
                     return None;
                 }
@@ -796,6 +797,11 @@ impl Engine {
                     Some(channel) => self.plan_channel(slot, channel, first as usize),
                 }
             }
+            if self.doomed.last() == Some(&slot) {
+                // The rest of its frame is lost: nothing may follow, and the next turn closes it.
+                self.pieces.truncate(first as usize);
+                continue;
+            }
             let count = self.pieces.len() as u32 - first;
             if count == 0 {
                 continue;
@@ -804,7 +810,7 @@ impl Engine {
             let pieces = &mut self.pieces[first as usize..];
             pieces.sort_by_key(|piece| piece.source != unfinished);
             self.connections[slot].unfinished = Source::Nothing;
-            self.planned.push(Planned::Gathered { slot, first, count });
+            self.planned.push(Planned::Gathered { slot, first, count, unfinished });
         }
         gather.clear();
         gather.append(&mut self.gather_later);
@@ -951,8 +957,11 @@ impl Engine {
                 }
                 visit.slot
             }
-            Planned::Gathered { slot, first, count } => {
+            Planned::Gathered { slot, first, count, unfinished } => {
                 let mut left = taken;
+                if taken == 0 {
+                    self.connections[slot].unfinished = unfinished;
+                }
                 for place in first..first + count {
                     let piece = self.pieces[place as usize];
                     let got = left.min(piece.end - piece.start);

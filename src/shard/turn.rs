@@ -99,8 +99,8 @@ impl<R: Ring> Shard<R> {
         engine.retry_parked();
         engine.end_doomed();
         engine.accept_more();
+        // From here to the end of `settle` nobody may leave: what is planned names places.
         engine.sweep();
-        engine.end_doomed();
         engine.post_owed();
         engine.wake_sleepers();
         work += engine.planned.len() as u64;

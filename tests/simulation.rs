@@ -1,0 +1,556 @@
+//! Two shards on one thread over a simulated network: what subscribers are promised has to hold
+//! under every fault that a seed draws.
+//!
+//! The oracle: on each shard an observer that reads everything is subscribed to every channel
+//! before the first publish. What the first of them sees of a channel is that channel's order;
+//! everybody else has to see a run of it without a gap.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::sync::Arc;
+
+use md5::{Digest, Md5};
+use outpour::base::metrics::Metrics;
+use outpour::hub::apps::Apps;
+use outpour::options::Options;
+use outpour::ring::simulated::{Network, Peer, Random, Read, SimulatedRing};
+use outpour::shard::mesh::meshes;
+use outpour::shard::{Engine, Setup, Shard};
+use outpour::wire::signature::Signer;
+
+const CHANNELS: [&str; 5] = ["alpha", "beta", "gamma", "delta", "epsilon"];
+const WALL_S: u64 = 1_700_000_000;
+const SEEDS: u64 = 50;
+
+#[test]
+fn every_seed_keeps_the_promises() {
+    let only = std::env::var("SIMULATION_SEED").ok().map(|seed| seed.parse().unwrap());
+    let mut sums = Counts::default();
+    for seed in only.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
+        eprintln!("seed {seed}");
+        let counts = World::new(seed).run().1;
+        sums.delivered += counts.delivered;
+        sums.accepted += counts.accepted;
+        sums.refused += counts.refused;
+        sums.closed += counts.closed;
+    }
+    eprintln!("{sums:?}");
+    assert!(sums.delivered > 0 && sums.accepted > 0);
+}
+
+#[test]
+fn a_seed_can_be_had_again() {
+    for seed in [1, 2, 3] {
+        assert_eq!(World::new(seed).run().0, World::new(seed).run().0, "seed {seed}");
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    delivered: usize,
+    accepted: usize,
+    refused: usize,
+    closed: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Observer,
+    Quick,
+    Slow,
+}
+
+/// What a client saw between one confirmation and the next.
+#[derive(Debug, Default)]
+struct Period {
+    /// Events with this number and higher were posted after the confirmation was read.
+    posted_after: usize,
+    events: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Subscription {
+    /// What was last asked for, and whether there is an answer to wait for.
+    is_wanted: bool,
+    is_awaited: bool,
+    periods: Vec<Period>,
+}
+
+struct Client {
+    peer: Peer,
+    kind: Kind,
+    input: Vec<u8>,
+    is_open: bool,
+    is_gone: bool,
+    socket_id: Option<String>,
+    subscriptions: BTreeMap<String, Subscription>,
+}
+
+struct Publisher {
+    peer: Peer,
+    shard: u16,
+    input: Vec<u8>,
+    under_way: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Event {
+    channels: Vec<String>,
+    excluded: Option<String>,
+    /// Nothing if the publisher never learned.
+    status: Option<u16>,
+}
+
+/// How hard a seed presses: once in how many turns, or how many at most.
+struct Weights {
+    publish: usize,
+    data_bytes: usize,
+    slow_read: usize,
+    turn_ms: usize,
+}
+
+struct World {
+    seed: u64,
+    network: Network,
+    shards: Vec<Shard<SimulatedRing>>,
+    random: Random,
+    weights: Weights,
+    now_ms: u64,
+    clients: Vec<Client>,
+    publishers: Vec<Publisher>,
+    events: Vec<Event>,
+    signer: Signer,
+    counts: Counts,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random::new(seed, 100);
+        let mut options = Options::default();
+        if random.one_in(2) {
+            options.log_bytes_max = 64 << 10;
+        }
+        let weights = Weights {
+            publish: [2, 8, 30][random.below(3)],
+            data_bytes: [300, 2000, 9000][random.below(3)],
+            slow_read: [4, 12, 100, 1000][random.below(4)],
+            turn_ms: [2, 20, 100][random.below(3)],
+        };
+        let (options, metrics) = (Arc::new(options), vec![Metrics::default(), Metrics::default()]);
+        let (apps, metrics) = (Arc::new(Apps::new(&options)), Arc::<[Metrics]>::from(metrics));
+        let network = Network::new(seed, 2);
+        let shards = meshes(2).into_iter().zip(0..).map(|(mesh, index)| {
+            let setup = Setup {
+                index,
+                options: options.clone(),
+                apps: apps.clone(),
+                seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                slots: 128,
+                mesh,
+                metrics: metrics.clone(),
+            };
+            Shard { ring: network.ring(index), engine: Engine::new(setup, 0) }
+        });
+        World {
+            seed,
+            shards: shards.collect(),
+            network,
+            random,
+            weights,
+            now_ms: 0,
+            clients: Vec::new(),
+            publishers: Vec::new(),
+            events: Vec::new(),
+            signer: Signer::new(b"app-secret"),
+            counts: Counts::default(),
+        }
+    }
+
+    fn run(mut self) -> (u64, Counts) {
+        for shard in 0..2 {
+            let observer = self.connect(shard, Kind::Observer);
+            for channel in CHANNELS {
+                self.subscribe(observer, channel);
+            }
+        }
+        self.run_until("the observers are subscribed", |world| {
+            let mut all = world.clients.iter().flat_map(|client| client.subscriptions.values());
+            all.all(|subscription| !subscription.periods.is_empty())
+        });
+        for number in 0..4 {
+            let shard = number % 2;
+            let peer = self.network.connect(shard);
+            self.publishers.push(Publisher { peer, shard, input: Vec::new(), under_way: None });
+        }
+        for number in 0..14 {
+            let kind = if number % 3 == 0 { Kind::Slow } else { Kind::Quick };
+            self.connect(number % 2, kind);
+        }
+        for _ in 0..1500 {
+            self.disturb();
+            self.step();
+        }
+        for client in &mut self.clients {
+            client.kind = if client.kind == Kind::Slow { Kind::Quick } else { client.kind };
+        }
+        self.run_until("every publish is answered", |world| {
+            world.publishers.iter().all(|publisher| publisher.under_way.is_none())
+        });
+        // What a peer that was evicted left behind goes with the next look once a second.
+        self.weights.turn_ms = 100;
+        self.run_until("every subscription is answered and every log drained", |world| {
+            let mut open = world.clients.iter().filter(|client| !client.is_gone);
+            open.all(|client| client.subscriptions.values().all(|one| !one.is_awaited))
+                && world.shards.iter().all(|shard| shard.engine.channels.log_bytes() == 0)
+        });
+        for _ in 0..200 {
+            self.step();
+        }
+        self.check();
+        self.leave();
+        (self.network.trace(), self.counts)
+    }
+
+    fn connect(&mut self, shard: u16, kind: Kind) -> usize {
+        let peer = match kind {
+            Kind::Observer => self.network.connect_with_capacity(shard, 64 << 10),
+            Kind::Quick | Kind::Slow => self.network.connect(shard),
+        };
+        self.network.write(
+            peer,
+            b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\n\
+              Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        );
+        self.clients.push(Client {
+            peer,
+            kind,
+            input: Vec::new(),
+            is_open: false,
+            is_gone: false,
+            socket_id: None,
+            subscriptions: BTreeMap::new(),
+        });
+        self.clients.len() - 1
+    }
+
+    fn send(&mut self, client: usize, first: u8, payload: &[u8]) {
+        let mask = (self.random.draw() as u32).to_le_bytes();
+        let mut frame = vec![first];
+        match u8::try_from(payload.len()) {
+            Ok(length) if length < 126 => frame.push(0x80 | length),
+            _ => {
+                frame.push(0x80 | 126);
+                frame.extend((payload.len() as u16).to_be_bytes());
+            }
+        }
+        frame.extend(mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        self.network.write(self.clients[client].peer, &frame);
+    }
+
+    fn subscribe(&mut self, client: usize, channel: &str) {
+        let held = self.clients[client].subscriptions.entry(channel.to_string()).or_default();
+        (held.is_wanted, held.is_awaited) = (true, true);
+        let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#);
+        self.send(client, 0x81, text.as_bytes());
+    }
+
+    fn unsubscribe(&mut self, client: usize, channel: &str) {
+        let held = self.clients[client].subscriptions.get_mut(channel).unwrap();
+        (held.is_wanted, held.is_awaited) = (false, false);
+        let text = format!(r#"{{"event":"pusher:unsubscribe","data":{{"channel":"{channel}"}}}}"#);
+        self.send(client, 0x81, text.as_bytes());
+    }
+
+    fn disturb(&mut self) {
+        for number in 0..self.publishers.len() {
+            if self.publishers[number].under_way.is_none() && self.random.one_in(self.weights.publish) {
+                self.publish(number);
+            }
+            if self.random.one_in(400) {
+                let publisher = &mut self.publishers[number];
+                self.network.reset(publisher.peer);
+                publisher.peer = self.network.connect(publisher.shard);
+                publisher.input.clear();
+                publisher.under_way = None;
+            }
+        }
+        let client = self.random.below(self.clients.len());
+        if self.clients[client].kind == Kind::Observer || self.clients[client].is_gone {
+            return;
+        }
+        if self.random.one_in(150) {
+            self.network.reset(self.clients[client].peer);
+            self.clients[client].is_gone = true;
+            let shard = self.random.below(2) as u16;
+            let kind = self.clients[client].kind;
+            self.connect(shard, kind);
+        } else if self.random.one_in(4) {
+            let channel = CHANNELS[self.random.below(CHANNELS.len())];
+            match self.clients[client].subscriptions.get(channel) {
+                Some(held) if held.is_awaited => {}
+                Some(held) if held.is_wanted => {
+                    self.unsubscribe(client, channel);
+                    if self.random.one_in(2) {
+                        self.subscribe(client, channel);
+                    }
+                }
+                Some(_) | None => self.subscribe(client, channel),
+            }
+        }
+    }
+
+    fn publish(&mut self, publisher: usize) {
+        let number = self.events.len();
+        let first = self.random.below(CHANNELS.len());
+        let count = if self.random.one_in(4) { 2 } else { 1 };
+        let names = (first..first + count).map(|place| CHANNELS[place % CHANNELS.len()]);
+        let channels: Vec<String> = names.map(str::to_string).collect();
+        let client = &self.clients[2 + self.random.below(self.clients.len() - 2)];
+        let excluded = client.socket_id.clone().filter(|_| self.random.one_in(3));
+        let most = if self.random.one_in(8) { self.weights.data_bytes } else { 200 };
+        let mut body = format!(
+            r#"{{"name":"tick","channels":["{}"],"data":"{number}:{}""#,
+            channels.join(r#"",""#),
+            "x".repeat(self.random.below(most)),
+        );
+        if let Some(id) = &excluded {
+            write!(body, r#","socket_id":"{id}""#).unwrap();
+        }
+        body.push('}');
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let md5 = hex(&Md5::digest(body.as_bytes()));
+        let query = format!(
+            "auth_key=app-key&auth_timestamp={WALL_S}&auth_version=1.0&body_md5={md5}"
+        );
+        let signed = format!("POST\n/apps/1001/events\n{query}");
+        let signature = self.signer.sign(&[signed.as_bytes()]);
+        let signature = std::str::from_utf8(&signature).unwrap();
+        let request = format!(
+            "POST /apps/1001/events?{query}&auth_signature={signature} HTTP/1.1\r\nHost: here\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.network.write(self.publishers[publisher].peer, request.as_bytes());
+        self.publishers[publisher].under_way = Some(number);
+        self.events.push(Event { channels, excluded, status: None });
+    }
+
+    /// One turn of each shard, and everybody reads.
+    fn step(&mut self) {
+        self.now_ms += self.random.below(self.weights.turn_ms) as u64;
+        for shard in &mut self.shards {
+            shard.turn(self.now_ms, WALL_S, true).unwrap();
+        }
+        for number in 0..self.publishers.len() {
+            self.read_answers(number);
+        }
+        for number in 0..self.clients.len() {
+            self.read_frames(number);
+        }
+    }
+
+    fn read_answers(&mut self, number: usize) {
+        let publisher = &mut self.publishers[number];
+        match self.network.read(publisher.peer, usize::MAX) {
+            Read::Bytes(bytes) => publisher.input.extend(bytes),
+            Read::EndOfStream | Read::Broken => {
+                // An idle connection ends after a while; a publish under way never does that.
+                assert_eq!(publisher.under_way, None, "seed {}", self.seed);
+                publisher.peer = self.network.connect(publisher.shard);
+                publisher.input.clear();
+            }
+        }
+        let text = String::from_utf8(publisher.input.clone()).unwrap();
+        let Some((head, rest)) = text.split_once("\r\n\r\n") else { return };
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().unwrap())
+        });
+        let length = length.unwrap();
+        if rest.len() < length {
+            return;
+        }
+        assert_eq!(rest.len(), length, "one answer to one request, seed {}", self.seed);
+        let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
+        assert!(status == 200 || status == 503, "seed {}: {text}", self.seed);
+        match status {
+            200 => self.counts.accepted += 1,
+            _ => self.counts.refused += 1,
+        }
+        publisher.input.clear();
+        let event = publisher.under_way.take().expect("an answer has its request");
+        self.events[event].status = Some(status);
+    }
+
+    fn read_frames(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        if client.is_gone {
+            return;
+        }
+        let bytes_max = match client.kind {
+            Kind::Observer => usize::MAX,
+            Kind::Quick => 1 + self.random.below(16 << 10),
+            Kind::Slow if self.random.one_in(self.weights.slow_read) => 1 + self.random.below(2000),
+            Kind::Slow => 0,
+        };
+        match self.network.read(client.peer, bytes_max) {
+            Read::Bytes(bytes) => client.input.extend(bytes),
+            Read::EndOfStream | Read::Broken => {
+                assert_ne!(client.kind, Kind::Observer, "seed {}: an observer stays", self.seed);
+                client.is_gone = true;
+                self.counts.closed += 1;
+                self.network.end(client.peer);
+            }
+        }
+        if !client.is_open {
+            let end = client.input.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+            let Some(end) = end else { return };
+            assert!(client.input.starts_with(b"HTTP/1.1 101 "));
+            client.input.drain(..end + 4);
+            client.is_open = true;
+        }
+        while let Some((first, payload)) = take_frame(&mut self.clients[number].input) {
+            let text = String::from_utf8_lossy(&payload).into_owned();
+            match first {
+                0x81 => self.on_message(number, &text),
+                0x88 => {}
+                0x89 => self.send(number, 0x8A, &payload),
+                _ => panic!("seed {}: client {number} read a frame {first:#x} {text}", self.seed),
+            }
+        }
+    }
+
+    fn on_message(&mut self, number: usize, text: &str) {
+        let seed = self.seed;
+        let value: serde_json::Value = serde_json::from_str(text)
+            .unwrap_or_else(|error| panic!("seed {seed}: client {number} read {text}: {error}"));
+        let posted = self.events.len();
+        let client = &mut self.clients[number];
+        let channel = value["channel"].as_str().unwrap_or_default();
+        match value["event"].as_str().unwrap() {
+            "pusher:connection_established" => {
+                let data = value["data"].as_str().unwrap();
+                let data: serde_json::Value = serde_json::from_str(data).unwrap();
+                client.socket_id = Some(data["socket_id"].as_str().unwrap().to_string());
+            }
+            "pusher_internal:subscription_succeeded" => {
+                let held = client.subscriptions.get_mut(channel).unwrap();
+                held.is_awaited = false;
+                held.periods.push(Period { posted_after: posted, events: Vec::new() });
+            }
+            "tick" => {
+                let event = value["data"].as_str().unwrap().split_once(':').unwrap().0;
+                let held = client.subscriptions.get_mut(channel).expect("it subscribed");
+                let period = held.periods.last_mut();
+                let period = period.unwrap_or_else(|| {
+                    panic!("seed {seed}: client {number} read of {channel} before it was confirmed")
+                });
+                period.events.push(event.parse().unwrap());
+                self.counts.delivered += 1;
+            }
+            _ => panic!("seed {seed}: client {number} read {text}"),
+        }
+    }
+
+    fn run_until(&mut self, what: &str, is_so: impl Fn(&World) -> bool) {
+        for _ in 0..5000 {
+            if is_so(self) {
+                return;
+            }
+            self.step();
+        }
+        panic!("seed {}: not within 5000 turns: {what}", self.seed);
+    }
+
+    fn check(&self) {
+        for channel in CHANNELS {
+            let order = &self.clients[0].subscriptions[channel].periods[0].events;
+            let seen: BTreeSet<usize> = order.iter().copied().collect();
+            assert_eq!(seen.len(), order.len(), "seed {}: {channel} has each once", self.seed);
+            for (number, event) in self.events.iter().enumerate() {
+                let is_of_channel = event.channels.iter().any(|name| name == channel);
+                match event.status {
+                    Some(200) if is_of_channel => {
+                        assert!(seen.contains(&number), "seed {}: {number} is lost", self.seed);
+                    }
+                    Some(503) => assert!(!seen.contains(&number), "seed {}: {number}", self.seed),
+                    Some(_) | None => {}
+                }
+                assert!(is_of_channel || !seen.contains(&number));
+            }
+            for number in 0..self.clients.len() {
+                self.check_client(number, channel, order);
+            }
+        }
+    }
+
+    fn check_client(&self, number: usize, channel: &str, order: &[usize]) {
+        let (client, seed) = (&self.clients[number], self.seed);
+        let Some(held) = client.subscriptions.get(channel) else { return };
+        let is_for_it = |event: &usize| {
+            let excluded = self.events[*event].excluded.as_ref();
+            excluded.is_none() || excluded != client.socket_id.as_ref()
+        };
+        let order: Vec<usize> = order.iter().copied().filter(is_for_it).collect();
+        let mut least = 0;
+        for (place, period) in held.periods.iter().enumerate() {
+            let about = format!("seed {seed}: client {number}, {channel}, period {place}");
+            let is_last = place + 1 == held.periods.len();
+            let stays = is_last && held.is_wanted && !client.is_gone;
+            let due = order.iter().position(|event| *event >= period.posted_after);
+            let Some(first) = period.events.first() else {
+                assert!(!stays || due.is_none(), "{about}: nothing came");
+                continue;
+            };
+            let start = order.iter().position(|event| event == first);
+            let start = start.unwrap_or_else(|| panic!("{about}: {first} is not for it"));
+            assert!(start >= least, "{about}: {first} came twice");
+            assert!(due.is_none_or(|due| start <= due), "{about}: begins late");
+            least = start + period.events.len();
+            assert_eq!(order.get(start..least), Some(&period.events[..]), "{about}: order");
+            assert!(!stays || least == order.len(), "{about}: the last events are missing");
+        }
+    }
+
+    /// Everybody goes, and nothing is left.
+    fn leave(&mut self) {
+        for number in 0..self.clients.len() {
+            if self.clients[number].is_gone {
+                continue;
+            }
+            match number % 3 {
+                0 => self.send(number, 0x88, &[0x03, 0xE8]),
+                1 => self.network.end(self.clients[number].peer),
+                _ => self.network.reset(self.clients[number].peer),
+            }
+            self.clients[number].is_gone = true;
+        }
+        for publisher in std::mem::take(&mut self.publishers) {
+            self.network.end(publisher.peer);
+        }
+        self.run_until("everybody has gone", |world| {
+            let mut shards = world.shards.iter();
+            shards.all(|shard| shard.ring.is_empty() && shard.engine.channels.is_empty())
+        });
+        for shard in &self.shards {
+            assert_eq!(shard.engine.channels.len(), 0);
+            assert_eq!(shard.engine.channels.log_bytes(), 0);
+        }
+    }
+}
+
+/// The first whole frame, which a server sends without a mask.
+fn take_frame(input: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let second = usize::from(*input.get(1)?);
+    let (start, length) = match second {
+        0..126 => (2, second),
+        126 => (4, usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?]))),
+        _ => panic!("a frame longer than any event: {second}"),
+    };
+    let payload = input.get(start..start + length)?.to_vec();
+    let first = input[0];
+    input.drain(..start + length);
+    Some((first, payload))
+}
