@@ -5,6 +5,8 @@
 //! before the first publish. What the first of them sees of a channel is that channel's order;
 //! everybody else has to see a run of it without a gap.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -24,7 +26,9 @@ const SEEDS: u64 = 50;
 
 #[test]
 fn every_seed_keeps_the_promises() {
-    let only = std::env::var("SIMULATION_SEED").ok().map(|seed| seed.parse().unwrap());
+    let only = std::env::var("SIMULATION_SEED")
+        .ok()
+        .map(|seed| seed.parse().unwrap());
     let mut sums = Counts::default();
     for seed in only.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
         eprintln!("seed {seed}");
@@ -41,7 +45,11 @@ fn every_seed_keeps_the_promises() {
 #[test]
 fn a_seed_can_be_had_again() {
     for seed in [1, 2, 3] {
-        assert_eq!(World::new(seed).run().0, World::new(seed).run().0, "seed {seed}");
+        assert_eq!(
+            World::new(seed).run().0,
+            World::new(seed).run().0,
+            "seed {seed}"
+        );
     }
 }
 
@@ -136,8 +144,14 @@ impl World {
             slow_read: [4, 12, 100, 1000][random.below(4)],
             turn_ms: [2, 20, 100][random.below(3)],
         };
-        let (options, metrics) = (Arc::new(options), vec![Metrics::default(), Metrics::default()]);
-        let (apps, metrics) = (Arc::new(Apps::new(&options)), Arc::<[Metrics]>::from(metrics));
+        let (options, metrics) = (
+            Arc::new(options),
+            vec![Metrics::default(), Metrics::default()],
+        );
+        let (apps, metrics) = (
+            Arc::new(Apps::new(&options)),
+            Arc::<[Metrics]>::from(metrics),
+        );
         let network = Network::new(seed, 2);
         let shards = meshes(2).into_iter().zip(0..).map(|(mesh, index)| {
             let setup = Setup {
@@ -149,7 +163,10 @@ impl World {
                 mesh,
                 metrics: metrics.clone(),
             };
-            Shard { ring: network.ring(index), engine: Engine::new(setup, 0) }
+            Shard {
+                ring: network.ring(index),
+                engine: Engine::new(setup, 0),
+            }
         });
         World {
             seed,
@@ -174,16 +191,28 @@ impl World {
             }
         }
         self.run_until("the observers are subscribed", |world| {
-            let mut all = world.clients.iter().flat_map(|client| client.subscriptions.values());
+            let mut all = world
+                .clients
+                .iter()
+                .flat_map(|client| client.subscriptions.values());
             all.all(|subscription| !subscription.periods.is_empty())
         });
         for number in 0..4 {
             let shard = number % 2;
             let peer = self.network.connect(shard);
-            self.publishers.push(Publisher { peer, shard, input: Vec::new(), under_way: None });
+            self.publishers.push(Publisher {
+                peer,
+                shard,
+                input: Vec::new(),
+                under_way: None,
+            });
         }
         for number in 0..14 {
-            let kind = if number % 3 == 0 { Kind::Slow } else { Kind::Quick };
+            let kind = if number % 3 == 0 {
+                Kind::Slow
+            } else {
+                Kind::Quick
+            };
             self.connect(number % 2, kind);
         }
         for _ in 0..1500 {
@@ -191,18 +220,31 @@ impl World {
             self.step();
         }
         for client in &mut self.clients {
-            client.kind = if client.kind == Kind::Slow { Kind::Quick } else { client.kind };
+            client.kind = if client.kind == Kind::Slow {
+                Kind::Quick
+            } else {
+                client.kind
+            };
         }
         self.run_until("every publish is answered", |world| {
-            world.publishers.iter().all(|publisher| publisher.under_way.is_none())
+            world
+                .publishers
+                .iter()
+                .all(|publisher| publisher.under_way.is_none())
         });
         // What a peer that was evicted left behind goes with the next look once a second.
         self.weights.turn_ms = 100;
-        self.run_until("every subscription is answered and every log drained", |world| {
-            let mut open = world.clients.iter().filter(|client| !client.is_gone);
-            open.all(|client| client.subscriptions.values().all(|one| !one.is_awaited))
-                && world.shards.iter().all(|shard| shard.engine.channels.log_bytes() == 0)
-        });
+        self.run_until(
+            "every subscription is answered and every log drained",
+            |world| {
+                let mut open = world.clients.iter().filter(|client| !client.is_gone);
+                open.all(|client| client.subscriptions.values().all(|one| !one.is_awaited))
+                    && world
+                        .shards
+                        .iter()
+                        .all(|shard| shard.engine.channels.log_bytes() == 0)
+            },
+        );
         for _ in 0..200 {
             self.step();
         }
@@ -245,12 +287,20 @@ impl World {
             }
         }
         frame.extend(mask);
-        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame.extend(
+            payload
+                .iter()
+                .zip(mask.iter().cycle())
+                .map(|(byte, mask)| byte ^ mask),
+        );
         self.network.write(self.clients[client].peer, &frame);
     }
 
     fn subscribe(&mut self, client: usize, channel: &str) {
-        let held = self.clients[client].subscriptions.entry(channel.to_string()).or_default();
+        let held = self.clients[client]
+            .subscriptions
+            .entry(channel.to_string())
+            .or_default();
         (held.is_wanted, held.is_awaited) = (true, true);
         let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#);
         self.send(client, 0x81, text.as_bytes());
@@ -265,7 +315,9 @@ impl World {
 
     fn disturb(&mut self) {
         for number in 0..self.publishers.len() {
-            if self.publishers[number].under_way.is_none() && self.random.one_in(self.weights.publish) {
+            if self.publishers[number].under_way.is_none()
+                && self.random.one_in(self.weights.publish)
+            {
                 self.publish(number);
             }
             if self.random.one_in(400) {
@@ -309,7 +361,11 @@ impl World {
         let channels: Vec<String> = names.map(str::to_string).collect();
         let client = &self.clients[2 + self.random.below(self.clients.len() - 2)];
         let excluded = client.socket_id.clone().filter(|_| self.random.one_in(3));
-        let most = if self.random.one_in(8) { self.weights.data_bytes } else { 200 };
+        let most = if self.random.one_in(8) {
+            self.weights.data_bytes
+        } else {
+            200
+        };
         let mut body = format!(
             r#"{{"name":"tick","channels":["{}"],"data":"{number}:{}""#,
             channels.join(r#"",""#),
@@ -319,11 +375,15 @@ impl World {
             write!(body, r#","socket_id":"{id}""#).unwrap();
         }
         body.push('}');
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
         let md5 = hex(&Md5::digest(body.as_bytes()));
-        let query = format!(
-            "auth_key=app-key&auth_timestamp={WALL_S}&auth_version=1.0&body_md5={md5}"
-        );
+        let query =
+            format!("auth_key=app-key&auth_timestamp={WALL_S}&auth_version=1.0&body_md5={md5}");
         let signed = format!("POST\n/apps/1001/events\n{query}");
         let signature = self.signer.sign(&[signed.as_bytes()]);
         let signature = std::str::from_utf8(&signature).unwrap();
@@ -332,9 +392,14 @@ impl World {
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        self.network.write(self.publishers[publisher].peer, request.as_bytes());
+        self.network
+            .write(self.publishers[publisher].peer, request.as_bytes());
         self.publishers[publisher].under_way = Some(number);
-        self.events.push(Event { channels, excluded, status: None });
+        self.events.push(Event {
+            channels,
+            excluded,
+            status: None,
+        });
     }
 
     /// One turn of each shard, and everybody reads.
@@ -363,16 +428,24 @@ impl World {
             }
         }
         let text = String::from_utf8(publisher.input.clone()).unwrap();
-        let Some((head, rest)) = text.split_once("\r\n\r\n") else { return };
+        let Some((head, rest)) = text.split_once("\r\n\r\n") else {
+            return;
+        };
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(": ")?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().unwrap())
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.parse::<usize>().unwrap())
         });
         let length = length.unwrap();
         if rest.len() < length {
             return;
         }
-        assert_eq!(rest.len(), length, "one answer to one request, seed {}", self.seed);
+        assert_eq!(
+            rest.len(),
+            length,
+            "one answer to one request, seed {}",
+            self.seed
+        );
         let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
         assert!(status == 200 || status == 503, "seed {}: {text}", self.seed);
         match status {
@@ -380,7 +453,10 @@ impl World {
             _ => self.counts.refused += 1,
         }
         publisher.input.clear();
-        let event = publisher.under_way.take().expect("an answer has its request");
+        let event = publisher
+            .under_way
+            .take()
+            .expect("an answer has its request");
         self.events[event].status = Some(status);
     }
 
@@ -398,14 +474,22 @@ impl World {
         match self.network.read(client.peer, bytes_max) {
             Read::Bytes(bytes) => client.input.extend(bytes),
             Read::EndOfStream | Read::Broken => {
-                assert_ne!(client.kind, Kind::Observer, "seed {}: an observer stays", self.seed);
+                assert_ne!(
+                    client.kind,
+                    Kind::Observer,
+                    "seed {}: an observer stays",
+                    self.seed
+                );
                 client.is_gone = true;
                 self.counts.closed += 1;
                 self.network.end(client.peer);
             }
         }
         if !client.is_open {
-            let end = client.input.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+            let end = client
+                .input
+                .windows(4)
+                .position(|bytes| bytes == b"\r\n\r\n");
             let Some(end) = end else { return };
             assert!(client.input.starts_with(b"HTTP/1.1 101 "));
             client.input.drain(..end + 4);
@@ -417,7 +501,10 @@ impl World {
                 0x81 => self.on_message(number, &text),
                 0x88 => {}
                 0x89 => self.send(number, 0x8A, &payload),
-                _ => panic!("seed {}: client {number} read a frame {first:#x} {text}", self.seed),
+                _ => panic!(
+                    "seed {}: client {number} read a frame {first:#x} {text}",
+                    self.seed
+                ),
             }
         }
     }
@@ -438,11 +525,17 @@ impl World {
             "pusher_internal:subscription_succeeded" => {
                 let held = client.subscriptions.get_mut(channel).unwrap();
                 held.is_awaited = false;
-                held.periods.push(Period { posted_after: posted, events: Vec::new() });
+                held.periods.push(Period {
+                    posted_after: posted,
+                    events: Vec::new(),
+                });
             }
             "tick" => {
                 let event = value["data"].as_str().unwrap().split_once(':').unwrap().0;
-                let held = client.subscriptions.get_mut(channel).expect("it subscribed");
+                let held = client
+                    .subscriptions
+                    .get_mut(channel)
+                    .expect("it subscribed");
                 let period = held.periods.last_mut();
                 let period = period.unwrap_or_else(|| {
                     panic!("seed {seed}: client {number} read of {channel} before it was confirmed")
@@ -468,12 +561,21 @@ impl World {
         for channel in CHANNELS {
             let order = &self.clients[0].subscriptions[channel].periods[0].events;
             let seen: BTreeSet<usize> = order.iter().copied().collect();
-            assert_eq!(seen.len(), order.len(), "seed {}: {channel} has each once", self.seed);
+            assert_eq!(
+                seen.len(),
+                order.len(),
+                "seed {}: {channel} has each once",
+                self.seed
+            );
             for (number, event) in self.events.iter().enumerate() {
                 let is_of_channel = event.channels.iter().any(|name| name == channel);
                 match event.status {
                     Some(200) if is_of_channel => {
-                        assert!(seen.contains(&number), "seed {}: {number} is lost", self.seed);
+                        assert!(
+                            seen.contains(&number),
+                            "seed {}: {number} is lost",
+                            self.seed
+                        );
                     }
                     Some(503) => assert!(!seen.contains(&number), "seed {}: {number}", self.seed),
                     Some(_) | None => {}
@@ -488,7 +590,9 @@ impl World {
 
     fn check_client(&self, number: usize, channel: &str, order: &[usize]) {
         let (client, seed) = (&self.clients[number], self.seed);
-        let Some(held) = client.subscriptions.get(channel) else { return };
+        let Some(held) = client.subscriptions.get(channel) else {
+            return;
+        };
         let is_for_it = |event: &usize| {
             let excluded = self.events[*event].excluded.as_ref();
             excluded.is_none() || excluded != client.socket_id.as_ref()
@@ -509,8 +613,15 @@ impl World {
             assert!(start >= least, "{about}: {first} came twice");
             assert!(due.is_none_or(|due| start <= due), "{about}: begins late");
             least = start + period.events.len();
-            assert_eq!(order.get(start..least), Some(&period.events[..]), "{about}: order");
-            assert!(!stays || least == order.len(), "{about}: the last events are missing");
+            assert_eq!(
+                order.get(start..least),
+                Some(&period.events[..]),
+                "{about}: order"
+            );
+            assert!(
+                !stays || least == order.len(),
+                "{about}: the last events are missing"
+            );
         }
     }
 
@@ -546,7 +657,10 @@ fn take_frame(input: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     let second = usize::from(*input.get(1)?);
     let (start, length) = match second {
         0..126 => (2, second),
-        126 => (4, usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?]))),
+        126 => (
+            4,
+            usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?])),
+        ),
         _ => panic!("a frame longer than any event: {second}"),
     };
     let payload = input.get(start..start + length)?.to_vec();

@@ -336,7 +336,7 @@ mod tests {
         wheel.set(0, 100);
         wheel.set(1, 128);
         wheel.set(2, 129);
-        assert_eq!(advanced(&mut wheel, 127), []);
+        assert_eq!(advanced(&mut wheel, 127), [0u32; 0]);
         assert_eq!(wheel.next_deadline_ms(), Some(128));
         assert_eq!(advanced(&mut wheel, 128), [1, 0]);
         assert_eq!(wheel.next_deadline_ms(), Some(192));
@@ -376,7 +376,7 @@ mod tests {
         let mut wheel = Wheel::new(2, 1, 0);
         wheel.set(0, FAR_MS);
         wheel.set(1, u64::MAX);
-        assert_eq!(advanced(&mut wheel, FAR_MS - 1), []);
+        assert_eq!(advanced(&mut wheel, FAR_MS - 1), [0u32; 0]);
         assert_eq!(wheel.next_deadline_ms(), Some(FAR_MS));
         assert_eq!(advanced(&mut wheel, FAR_MS), [0]);
         assert!(wheel.is_set(1));

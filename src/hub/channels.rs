@@ -74,6 +74,10 @@ pub struct Channels {
     by_name: HashTable<Entry>,
     records: Slab<Channel>,
     /// Sweeps, with the memory of their logs, for the next channels that move.
+    #[expect(
+        clippy::vec_box,
+        reason = "a record holds the box, and it moves there and back"
+    )]
     spare: Vec<Box<ActiveSweep>>,
     /// Channels whose sweep is not done, in the order of their turns.
     moving: VecDeque<u32>,

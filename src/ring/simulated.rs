@@ -148,7 +148,12 @@ impl Network {
             accept: Random::new(seed, 6),
         };
         let shards = (0..shards).map(|_| Port::default()).collect();
-        Network(Rc::new(RefCell::new(State { links: Vec::new(), shards, draws, trace: seed })))
+        Network(Rc::new(RefCell::new(State {
+            links: Vec::new(),
+            shards,
+            draws,
+            trace: seed,
+        })))
     }
 
     pub fn ring(&self, shard: u16) -> SimulatedRing {
@@ -199,7 +204,10 @@ impl Network {
     pub fn read(&self, peer: Peer, bytes_max: usize) -> Read {
         let state = &mut *self.0.borrow_mut();
         let link = &mut state.links[peer.0];
-        let bytes: Vec<u8> = link.to_peer.drain(..bytes_max.min(link.to_peer.len())).collect();
+        let bytes: Vec<u8> = link
+            .to_peer
+            .drain(..bytes_max.min(link.to_peer.len()))
+            .collect();
         if !bytes.is_empty() {
             for byte in &bytes {
                 state.trace = (state.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
@@ -248,7 +256,11 @@ impl Link {
             return Err(EPIPE);
         }
         let room = wanted.min(self.capacity.saturating_sub(self.to_peer.len()));
-        Ok(if draw.one_in(4) { draw.below(room + 1) } else { room })
+        Ok(if draw.one_in(4) {
+            draw.below(room + 1)
+        } else {
+            room
+        })
     }
 }
 
@@ -259,19 +271,34 @@ impl SimulatedRing {
     }
 
     fn slot(&mut self, socket: Socket) -> &mut Slot {
-        let slot = self.slots.get_mut(&socket.slot).expect("an operation's slot is in use");
-        assert_eq!(slot.socket, socket, "an operation names its slot's present socket");
-        assert!(!slot.is_closing, "a slot that closes takes no other operation");
+        let slot = self
+            .slots
+            .get_mut(&socket.slot)
+            .expect("an operation's slot is in use");
+        assert_eq!(
+            slot.socket, socket,
+            "an operation names its slot's present socket"
+        );
+        assert!(
+            !slot.is_closing,
+            "a slot that closes takes no other operation"
+        );
         slot
     }
 
     fn send(&mut self, sends: &impl Sends, index: usize, state: &mut State) {
-        let slot = self.slots.get(&sends.slot(index)).expect("a send's slot is in use");
+        let slot = self
+            .slots
+            .get(&sends.slot(index))
+            .expect("a send's slot is in use");
         assert!(!slot.is_closing, "a slot that closes takes no sends");
         let pieces = (0..).map_while(|piece| sends.piece(index, piece));
         let mut bytes = Vec::new();
         for (count, piece) in pieces.enumerate() {
-            assert!(!piece.is_empty() && count < super::PIECES_MAX, "pieces are few and not empty");
+            assert!(
+                !piece.is_empty() && count < super::PIECES_MAX,
+                "pieces are few and not empty"
+            );
             bytes.extend_from_slice(piece);
         }
         assert!(!bytes.is_empty(), "a send has a piece");
@@ -286,14 +313,20 @@ impl SimulatedRing {
         state.note(1, taken.unwrap_or(usize::MAX) as u64);
         if taken != Ok(bytes.len()) {
             let taken = taken.map(|taken| taken as u32);
-            self.short_sends.push(ShortSend { index: index as u32, taken });
+            self.short_sends.push(ShortSend {
+                index: index as u32,
+                taken,
+            });
         }
     }
 
     fn carry_out(&mut self, operation: Operation, state: &mut State) {
         match operation {
             Operation::Accept { socket } => {
-                assert!(!self.slots.contains_key(&socket.slot), "an accept's slot is empty");
+                assert!(
+                    !self.slots.contains_key(&socket.slot),
+                    "an accept's slot is empty"
+                );
                 self.accepts.push_back(socket);
             }
             Operation::StopAccepting => {
@@ -345,7 +378,10 @@ impl SimulatedRing {
                 self.completions.push(Completion::Accepted { socket, peer });
                 continue;
             }
-            let peer = state.shards[port].backlog.pop_front().expect("one was just seen");
+            let peer = state.shards[port]
+                .backlog
+                .pop_front()
+                .expect("one was just seen");
             let slot = Slot {
                 socket,
                 peer,
@@ -357,7 +393,10 @@ impl SimulatedRing {
             };
             self.slots.insert(socket.slot, slot);
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1024 + (peer.0 % 60_000) as u16));
-            self.completions.push(Completion::Accepted { socket, peer: Ok(address) });
+            self.completions.push(Completion::Accepted {
+                socket,
+                peer: Ok(address),
+            });
         }
     }
 
@@ -385,15 +424,28 @@ impl SimulatedRing {
             };
             if let Some(why) = why {
                 slot.is_receiving = false;
-                self.completions.push(Completion::ReceiveEnded { socket, why });
+                self.completions
+                    .push(Completion::ReceiveEnded { socket, why });
                 break;
             }
-            let most = if draws.chop.one_in(3) { 1 + draws.chop.below(16) } else { BUFFER_BYTES };
+            let most = if draws.chop.one_in(3) {
+                1 + draws.chop.below(16)
+            } else {
+                BUFFER_BYTES
+            };
             let length = 1 + draws.chop.below(most.min(link.to_server.len()));
-            let id = self.buffers.iter().position(Option::is_none).expect("one is home");
+            let id = self
+                .buffers
+                .iter()
+                .position(Option::is_none)
+                .expect("one is home");
             self.buffers[id] = Some(link.to_server.drain(..length).collect());
-            let buffer = Buffer { id: id as u16, length: length as u32 };
-            self.completions.push(Completion::Received { socket, buffer });
+            let buffer = Buffer {
+                id: id as u16,
+                length: length as u32,
+            };
+            self.completions
+                .push(Completion::Received { socket, buffer });
         }
         if slot.is_closing && !slot.is_receiving && !slot.is_polling && !draws.delay.one_in(3) {
             // A close with bytes unread, or that are still to come, resets the connection.
@@ -413,7 +465,10 @@ impl Ring for SimulatedRing {
     }
 
     fn enter(&mut self, sends: &impl Sends, _: Wait) -> io::Result<()> {
-        assert!(self.short_sends.is_empty(), "short sends were taken after the last enter");
+        assert!(
+            self.short_sends.is_empty(),
+            "short sends were taken after the last enter"
+        );
         let network = self.network.clone();
         let state = &mut *network.0.borrow_mut();
         let before = self.completions.len();

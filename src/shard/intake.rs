@@ -492,7 +492,7 @@ impl Engine {
                 return None;
             }
         };
-        let accept = websocket::accept_key(upgrade.key.as_ref());
+        let accept = websocket::accept_key(upgrade.key);
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {accept}\r\n\r\n"

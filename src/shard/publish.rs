@@ -33,7 +33,12 @@ pub enum Planned {
     },
     /// Everything that a connection is to get, from several places.
     /// `unfinished` is what it begins with the rest of.
-    Gathered { slot: u32, first: u32, count: u32, unfinished: Source },
+    Gathered {
+        slot: u32,
+        first: u32,
+        count: u32,
+        unfinished: Source,
+    },
 }
 
 /// A run of bytes of a gathered send: positions in a channel's log, or offsets in the outbox.
@@ -78,7 +83,9 @@ impl Sends for Batch<'_> {
                     .expect("a visited channel has a log");
                 sweep.log.slice(visit.start, end)
             }),
-            Planned::Gathered { slot, first, count, .. } => {
+            Planned::Gathered {
+                slot, first, count, ..
+            } => {
                 if piece >= count as usize {
                     return None;
                 }
@@ -810,7 +817,12 @@ impl Engine {
             let pieces = &mut self.pieces[first as usize..];
             pieces.sort_by_key(|piece| piece.source != unfinished);
             self.connections[slot].unfinished = Source::Nothing;
-            self.planned.push(Planned::Gathered { slot, first, count, unfinished });
+            self.planned.push(Planned::Gathered {
+                slot,
+                first,
+                count,
+                unfinished,
+            });
         }
         gather.clear();
         gather.append(&mut self.gather_later);
@@ -957,7 +969,12 @@ impl Engine {
                 }
                 visit.slot
             }
-            Planned::Gathered { slot, first, count, unfinished } => {
+            Planned::Gathered {
+                slot,
+                first,
+                count,
+                unfinished,
+            } => {
                 let mut left = taken;
                 if taken == 0 {
                     self.connections[slot].unfinished = unfinished;

@@ -521,7 +521,7 @@ impl Engine {
                 Protocol::WebSocket { .. } | Protocol::Echo { .. } => {
                     // The slot's place in a random order, spread over the time that there is.
                     let order = u64::from(slot).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ self.seed;
-                    let delay_ms = (order >> 32) * drain_ms >> 32;
+                    let delay_ms = ((order >> 32) * drain_ms) >> 32;
                     self.wheel.set(slot, self.now_ms + delay_ms);
                 }
                 Protocol::Http(_) if self.connections[slot].waiting.is_none() => {
