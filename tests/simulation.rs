@@ -25,8 +25,9 @@ const SEEDS: u64 = 50;
 #[test]
 fn every_seed_keeps_the_promises() {
     let only = std::env::var("SIMULATION_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seeds = std::env::var("SIMULATION_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
     let mut sums = Counts::default();
-    for seed in only.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
+    for seed in only.map_or(0..seeds, |seed: u64| seed..seed + 1) {
         eprintln!("seed {seed}");
         let counts = World::new(seed).run().1;
         sums.delivered += counts.delivered;
@@ -91,6 +92,8 @@ struct Publisher {
     shard: u16,
     input: Vec<u8>,
     under_way: Option<usize>,
+    /// When its connection was made or last answered.
+    quiet_since_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -179,8 +182,14 @@ impl World {
         });
         for number in 0..4 {
             let shard = number % 2;
-            let peer = self.network.connect(shard);
-            self.publishers.push(Publisher { peer, shard, input: Vec::new(), under_way: None });
+            let publisher = Publisher {
+                peer: self.network.connect(shard),
+                shard,
+                input: Vec::new(),
+                under_way: None,
+                quiet_since_ms: self.now_ms,
+            };
+            self.publishers.push(publisher);
         }
         for number in 0..14 {
             let kind = if number % 3 == 0 { Kind::Slow } else { Kind::Quick };
@@ -274,6 +283,7 @@ impl World {
                 publisher.peer = self.network.connect(publisher.shard);
                 publisher.input.clear();
                 publisher.under_way = None;
+                publisher.quiet_since_ms = self.now_ms;
             }
         }
         let client = self.random.below(self.clients.len());
@@ -332,6 +342,13 @@ impl World {
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
+        let from = &mut self.publishers[publisher];
+        if self.now_ms > from.quiet_since_ms + 5_000 {
+            // The server may be about to close a connection that was idle for so long.
+            self.network.end(from.peer);
+            from.peer = self.network.connect(from.shard);
+            from.quiet_since_ms = self.now_ms;
+        }
         self.network.write(self.publishers[publisher].peer, request.as_bytes());
         self.publishers[publisher].under_way = Some(number);
         self.events.push(Event { channels, excluded, status: None });
@@ -360,6 +377,7 @@ impl World {
                 assert_eq!(publisher.under_way, None, "seed {}", self.seed);
                 publisher.peer = self.network.connect(publisher.shard);
                 publisher.input.clear();
+                publisher.quiet_since_ms = self.now_ms;
             }
         }
         let text = String::from_utf8(publisher.input.clone()).unwrap();
@@ -380,6 +398,7 @@ impl World {
             _ => self.counts.refused += 1,
         }
         publisher.input.clear();
+        publisher.quiet_since_ms = self.now_ms;
         let event = publisher.under_way.take().expect("an answer has its request");
         self.events[event].status = Some(status);
     }
