@@ -20,7 +20,7 @@ use outpour::wire::signature::Signer;
 
 const CHANNELS: [&str; 5] = ["alpha", "beta", "gamma", "delta", "epsilon"];
 const WALL_S: u64 = 1_700_000_000;
-const SEEDS: u64 = 50;
+const SEEDS: u64 = 120;
 
 #[test]
 fn every_seed_keeps_the_promises() {
@@ -108,6 +108,7 @@ struct Event {
 struct Weights {
     publish: usize,
     data_bytes: usize,
+    large: usize,
     slow_read: usize,
     turn_ms: usize,
 }
@@ -136,6 +137,7 @@ impl World {
         let weights = Weights {
             publish: [2, 8, 30][random.below(3)],
             data_bytes: [300, 2000, 9000][random.below(3)],
+            large: [1, 8][random.below(2)],
             slow_read: [4, 12, 100, 1000][random.below(4)],
             turn_ms: [2, 20, 100][random.below(3)],
         };
@@ -297,7 +299,9 @@ impl World {
             let kind = self.clients[client].kind;
             self.connect(shard, kind);
         } else if self.random.one_in(4) {
-            let channel = CHANNELS[self.random.below(CHANNELS.len())];
+            // Every other client stays with one channel, and is sent to straight from its log.
+            let place = if client % 2 == 0 { client } else { self.random.below(CHANNELS.len()) };
+            let channel = CHANNELS[place % CHANNELS.len()];
             match self.clients[client].subscriptions.get(channel) {
                 Some(held) if held.is_awaited => {}
                 Some(held) if held.is_wanted => {
@@ -319,7 +323,7 @@ impl World {
         let channels: Vec<String> = names.map(str::to_string).collect();
         let client = &self.clients[2 + self.random.below(self.clients.len() - 2)];
         let excluded = client.socket_id.clone().filter(|_| self.random.one_in(3));
-        let most = if self.random.one_in(8) { self.weights.data_bytes } else { 200 };
+        let most = if self.random.one_in(self.weights.large) { self.weights.data_bytes } else { 200 };
         let mut body = format!(
             r#"{{"name":"tick","channels":["{}"],"data":"{number}:{}""#,
             channels.join(r#"",""#),
