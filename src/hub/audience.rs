@@ -99,7 +99,8 @@ impl Sweep {
     }
 
     /// Looks at subscribers in turn. Those behind the head go into `visits`, with their cursor
-    /// moved to the head, if their socket is `direct`; else their place goes into `indirect`.
+    /// moved to the head, if their socket is `direct` and the log has what they need; else their
+    /// place goes into `indirect`.
     pub fn run(
         &mut self,
         subscribers: &mut [Subscriber],
@@ -108,7 +109,7 @@ impl Sweep {
         visits: &mut Vec<Visit>,
         indirect: &mut Vec<u32>,
     ) -> Progress {
-        let head = self.log.head();
+        let (tail, head) = (self.log.tail(), self.log.head());
         let (mut handed_out, mut looked_at) = (0, 0);
         while self.remaining > 0 && handed_out < budget && looked_at < limits::LOOKS_PER_TURN {
             let run = self
@@ -127,12 +128,9 @@ impl Sweep {
                 }
                 handed_out += 1;
                 let index = (first + offset) as u32;
-                if direct.contains(subscriber.slot) {
-                    visits.push(Visit {
-                        start: subscriber.cursor,
-                        slot: subscriber.slot,
-                        index,
-                    });
+                // Frames may have been evicted from one that was blocked until this turn.
+                if direct.contains(subscriber.slot) && subscriber.cursor >= tail {
+                    visits.push(Visit { start: subscriber.cursor, slot: subscriber.slot, index });
                     subscriber.cursor = head;
                 } else {
                     indirect.push(index);
