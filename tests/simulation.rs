@@ -26,7 +26,9 @@ const SEEDS: u64 = 120;
 
 #[test]
 fn every_seed_keeps_the_promises() {
-    let only = std::env::var("SIMULATION_SEED").ok().map(|seed| seed.parse().unwrap());
+    let only = std::env::var("SIMULATION_SEED")
+        .ok()
+        .map(|seed| seed.parse().unwrap());
     let seeds = std::env::var("SIMULATION_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
     let mut sums = Counts::default();
     for seed in only.map_or(0..seeds, |seed: u64| seed..seed + 1) {
@@ -345,7 +347,11 @@ impl World {
             self.connect(shard, kind);
         } else if self.random.one_in(4) {
             // Every other client stays with one channel, and is sent to straight from its log.
-            let place = if client % 2 == 0 { client } else { self.random.below(CHANNELS.len()) };
+            let place = if client % 2 == 0 {
+                client
+            } else {
+                self.random.below(CHANNELS.len())
+            };
             let channel = CHANNELS[place % CHANNELS.len()];
             match self.clients[client].subscriptions.get(channel) {
                 Some(held) if held.is_awaited => {}
@@ -368,7 +374,11 @@ impl World {
         let channels: Vec<String> = names.map(str::to_string).collect();
         let client = &self.clients[2 + self.random.below(self.clients.len() - 2)];
         let excluded = client.socket_id.clone().filter(|_| self.random.one_in(3));
-        let most = if self.random.one_in(self.weights.large) { self.weights.data_bytes } else { 200 };
+        let most = if self.random.one_in(self.weights.large) {
+            self.weights.data_bytes
+        } else {
+            200
+        };
         let mut body = format!(
             r#"{{"name":"tick","channels":["{}"],"data":"{number}:{}""#,
             channels.join(r#"",""#),
@@ -402,7 +412,8 @@ impl World {
             from.peer = self.network.connect(from.shard);
             from.quiet_since_ms = self.now_ms;
         }
-        self.network.write(self.publishers[publisher].peer, request.as_bytes());
+        self.network
+            .write(self.publishers[publisher].peer, request.as_bytes());
         self.publishers[publisher].under_way = Some(number);
         self.events.push(Event {
             channels,
@@ -464,7 +475,10 @@ impl World {
         }
         publisher.input.clear();
         publisher.quiet_since_ms = self.now_ms;
-        let event = publisher.under_way.take().expect("an answer has its request");
+        let event = publisher
+            .under_way
+            .take()
+            .expect("an answer has its request");
         self.events[event].status = Some(status);
     }
 

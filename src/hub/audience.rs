@@ -130,7 +130,11 @@ impl Sweep {
                 let index = (first + offset) as u32;
                 // Frames may have been evicted from one that was blocked until this turn.
                 if direct.contains(subscriber.slot) && subscriber.cursor >= tail {
-                    visits.push(Visit { start: subscriber.cursor, slot: subscriber.slot, index });
+                    visits.push(Visit {
+                        start: subscriber.cursor,
+                        slot: subscriber.slot,
+                        index,
+                    });
                     subscriber.cursor = head;
                 } else {
                     indirect.push(index);
