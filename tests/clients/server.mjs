@@ -1,4 +1,4 @@
-// The built server as a process: started with given flags on a free port, ready when it accepts, always stopped.
+// The built server as a process: started with given flags on a free port, ready when it says so, always stopped.
 //
 // OUTPOUR_BIN names another binary than target/release/outpour. The spelling of flags is in `argumentsFor` alone, so
 // that a renamed setting is one change.
@@ -54,26 +54,20 @@ export class Server {
       child.on('error', (error) => resolve({ code: null, signal: null, error }));
       child.on('exit', (code, signal) => resolve({ code, signal }));
     });
-    const end = this.ended.then(({ code, signal, error }) => {
-      throw new Error(`${BINARY} ended before it accepted: code ${code}, signal ${signal} ${error ?? ''}\n${this.output}`);
+    const says = new Promise((resolve) => {
+      const look = () => this.output.includes(`listens on 127.0.0.1:${this.port}`) && resolve();
+      child.stdout.on('data', look);
+      child.stderr.on('data', look);
     });
-    await within(Promise.race([this.accepts(), end]), () => `${BINARY} to accept on ${this.port}\n${this.output}`, START_MS);
+    const end = this.ended.then(({ code, signal, error }) => {
+      throw new Error(`${BINARY} ended before it listened: code ${code}, signal ${signal} ${error ?? ''}\n${this.output}`);
+    });
+    await within(Promise.race([says, end]), () => `${BINARY} to say that it listens on ${this.port}\n${this.output}`, START_MS);
     end.catch(() => {});
-  }
-
-  async accepts() {
-    for (const child = this.child; child === this.child && child.exitCode === null; ) {
-      const socket = net.connect(this.port, '127.0.0.1');
-      try {
-        await once(socket, 'connect');
-        return;
-      } catch {
-        await new Promise((resolve) => setTimeout(resolve, 20)); // nothing announces a listening socket
-      } finally {
-        socket.destroy();
-      }
-    }
-    await this.ended;
+    // What it says is true.
+    const socket = net.connect(this.port, '127.0.0.1');
+    await within(once(socket, 'connect'), `a connection to ${this.port}`);
+    socket.destroy();
   }
 
   /** Sends `signal` and waits for the end; the outcome has `code`, `signal` and `ms`. */

@@ -1,4 +1,4 @@
-"""The built server as a process for the Python suites: on a free port, ready when it accepts, always stopped.
+"""The built server as a process for the Python suites: on a free port, ready when it says so, always stopped.
 
 OUTPOUR_BIN names another binary than target/release/outpour.
 """
@@ -34,7 +34,7 @@ class Server:
             stderr=self.output,
         )
         try:
-            self._accepts()
+            self._listens()
         except BaseException:
             self._stop()
             raise
@@ -50,18 +50,15 @@ class Server:
         self.output.seek(0)
         return self.output.read().decode(errors="replace")
 
-    def _accepts(self):
+    def _listens(self):
         deadline = time.monotonic() + START_S
-        while True:
+        while f"listens on 127.0.0.1:{self.port}" not in self.said():
             if self.process.poll() is not None:
-                raise RuntimeError(f"{BINARY} ended with {self.process.returncode} before it accepted:\n{self.said()}")
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"waited {START_S} s for {BINARY} to accept on {self.port}:\n{self.said()}") from None
-                time.sleep(0.02)  # nothing announces a listening socket
+                raise RuntimeError(f"{BINARY} ended with {self.process.returncode} before it listened:\n{self.said()}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {START_S} s for {BINARY} to listen on {self.port}:\n{self.said()}")
+            time.sleep(0.01)
+        socket.create_connection(("127.0.0.1", self.port), timeout=START_S).close()
 
     def _stop(self):
         self.process.kill()
