@@ -1,6 +1,6 @@
 """The built server as a process for the Python suites: on a free port, ready when it says so, always stopped.
 
-OUTPOUR_BIN names another binary than target/release/outpour.
+BINARY_UNDER_TEST names another binary than target/release/outpour.
 """
 
 import os
@@ -12,7 +12,7 @@ import tempfile
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("OUTPOUR_BIN", str(REPOSITORY / "target/release/outpour"))
+BINARY = os.environ.get("BINARY_UNDER_TEST", str(REPOSITORY / "target/release/outpour"))
 START_S = 20
 
 APP_ID, KEY, SECRET = "1001", "app-key", "app-secret"
@@ -29,6 +29,8 @@ class Server:
         self.output = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [BINARY, "serve", "--address", f"127.0.0.1:{self.port}", *self.flags],
+            # A suite says what it wants by flags.
+            env={name: value for name, value in os.environ.items() if not name.startswith("OUTPOUR_")},
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=self.output,
