@@ -3,7 +3,7 @@
 // Nothing here sleeps to "let things settle". Where a suite must show that something did NOT arrive, it sends a marker
 // afterwards on the same channel and waits for that: a channel has one order.
 
-export const PATIENCE_MS = Number(process.env.OUTPOUR_TEST_PATIENCE_MS ?? 20_000);
+export const PATIENCE_MS = Number(process.env.TEST_PATIENCE_MS ?? 20_000);
 
 /** The value of `promise`, or an error that names `what` after `ms`. */
 export function within(promise, what, ms = PATIENCE_MS) {

@@ -1,6 +1,6 @@
 // pusher-js and laravel-echo in headless Chromium, on pages of a small web server that also authorises channels.
 //
-// OUTPOUR_CHROMIUM names another browser than /usr/bin/chromium.
+// TEST_CHROMIUM names another browser than /usr/bin/chromium.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -38,7 +38,7 @@ before(async () => {
   profile = mkdtempSync(path.join(os.tmpdir(), 'outpour-chromium-'));
   browser = await within(
     chromium.launchPersistentContext(profile, {
-      executablePath: process.env.OUTPOUR_CHROMIUM ?? '/usr/bin/chromium',
+      executablePath: process.env.TEST_CHROMIUM ?? '/usr/bin/chromium',
       headless: true,
       chromiumSandbox: false,
       args: ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],

@@ -199,16 +199,32 @@ describe('channels', () => {
 
   test('a second subscription to a channel is refused, and changes nothing', async () => {
     const raw = await made.raw();
-    raw.send({ event: 'pusher:subscribe', data: { channel: 'twice' } });
-    raw.send({ event: 'pusher:subscribe', data: { channel: 'twice' } });
-    const [, succeeded, refused] = await raw.frames.first(3);
+    const subscribe = { event: 'pusher:subscribe', data: { channel: 'twice' } };
+    raw.send(subscribe);
+    const [, succeeded] = await raw.frames.first(2);
     assert.equal(succeeded.event, 'pusher_internal:subscription_succeeded', succeeded.text);
+    raw.send(subscribe);
+    const [, , refused] = await raw.frames.first(3);
     assert.equal(refused.event, 'pusher:error', refused.text);
     assert.equal(refused.data.code, null, refused.text);
     assert.match(refused.data.message, /^Existing subscription to channel twice/);
     await made.back.trigger('twice', 'once', {});
     await raw.frames.find(({ event }) => event === 'once', 'the event');
     assert.equal((await raw.settled()).filter(({ event }) => event === 'once').length, 1);
+  });
+
+  test('two subscriptions sent at once have one success and one refusal', async () => {
+    for (let n = 0; n < 8; n += 1) {
+      const raw = await made.raw();
+      const subscribe = { event: 'pusher:subscribe', data: { channel: `at-once-${n}` } };
+      raw.send(subscribe);
+      raw.send(subscribe);
+      const answers = (await raw.frames.first(3)).slice(1).map(({ event }) => event);
+      assert.deepEqual(answers.sort(), ['pusher:error', 'pusher_internal:subscription_succeeded']);
+      await made.back.trigger(`at-once-${n}`, 'once', {});
+      await raw.frames.find(({ event }) => event === 'once', 'the event');
+      assert.equal((await raw.settled()).filter(({ event }) => event === 'once').length, 1);
+    }
   });
 
   test('subscription_succeeded has the channel and an empty object as a string', async () => {

@@ -1,6 +1,6 @@
-// The built server as a process: started with given flags on a free port, ready when it accepts, always stopped.
+// The built server as a process: started with given flags on a free port, ready when it says so, always stopped.
 //
-// OUTPOUR_BIN names another binary than target/release/outpour. The spelling of flags is in `argumentsFor` alone, so
+// BINARY_UNDER_TEST names another binary than target/release/outpour. The spelling of flags is in `argumentsFor` alone, so
 // that a renamed setting is one change.
 
 import { spawn } from 'node:child_process';
@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { within } from './bounded.mjs';
 
 const REPOSITORY = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
-const BINARY = process.env.OUTPOUR_BIN ?? path.join(REPOSITORY, 'target/release/outpour');
+const BINARY = process.env.BINARY_UNDER_TEST ?? path.join(REPOSITORY, 'target/release/outpour');
 const START_MS = 20_000;
 
 /** How long a drain may take: clients are told to come back paced and jittered, but within a set time. */
@@ -45,7 +45,7 @@ export class Server {
 
   async start() {
     this.output = '';
-    const child = spawn(BINARY, argumentsFor(this.port, this.settings, this.directory), { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(BINARY, argumentsFor(this.port, this.settings, this.directory), { env: environment(), stdio: ['ignore', 'pipe', 'pipe'] });
     this.child = child;
     running.add(this);
     child.stdout.on('data', (bytes) => (this.output += bytes));
@@ -54,26 +54,20 @@ export class Server {
       child.on('error', (error) => resolve({ code: null, signal: null, error }));
       child.on('exit', (code, signal) => resolve({ code, signal }));
     });
-    const end = this.ended.then(({ code, signal, error }) => {
-      throw new Error(`${BINARY} ended before it accepted: code ${code}, signal ${signal} ${error ?? ''}\n${this.output}`);
+    const says = new Promise((resolve) => {
+      const look = () => this.output.includes(`listens on 127.0.0.1:${this.port}`) && resolve();
+      child.stdout.on('data', look);
+      child.stderr.on('data', look);
     });
-    await within(Promise.race([this.accepts(), end]), () => `${BINARY} to accept on ${this.port}\n${this.output}`, START_MS);
+    const end = this.ended.then(({ code, signal, error }) => {
+      throw new Error(`${BINARY} ended before it listened: code ${code}, signal ${signal} ${error ?? ''}\n${this.output}`);
+    });
+    await within(Promise.race([says, end]), () => `${BINARY} to say that it listens on ${this.port}\n${this.output}`, START_MS);
     end.catch(() => {});
-  }
-
-  async accepts() {
-    for (const child = this.child; child === this.child && child.exitCode === null; ) {
-      const socket = net.connect(this.port, '127.0.0.1');
-      try {
-        await once(socket, 'connect');
-        return;
-      } catch {
-        await new Promise((resolve) => setTimeout(resolve, 20)); // nothing announces a listening socket
-      } finally {
-        socket.destroy();
-      }
-    }
-    await this.ended;
+    // What it says is true.
+    const socket = net.connect(this.port, '127.0.0.1');
+    await within(once(socket, 'connect'), `a connection to ${this.port}`);
+    socket.destroy();
   }
 
   /** Sends `signal` and waits for the end; the outcome has `code`, `signal` and `ms`. */
@@ -103,6 +97,11 @@ export class Server {
     this.assertAlive();
     if (running.has(this)) await this.stop('SIGKILL');
   }
+}
+
+/** Ours without the server's own variables: a suite says what it wants by flags. */
+function environment() {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('OUTPOUR_')));
 }
 
 function argumentsFor(port, settings, directory) {

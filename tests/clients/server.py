@@ -1,6 +1,6 @@
-"""The built server as a process for the Python suites: on a free port, ready when it accepts, always stopped.
+"""The built server as a process for the Python suites: on a free port, ready when it says so, always stopped.
 
-OUTPOUR_BIN names another binary than target/release/outpour.
+BINARY_UNDER_TEST names another binary than target/release/outpour.
 """
 
 import os
@@ -12,7 +12,7 @@ import tempfile
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("OUTPOUR_BIN", str(REPOSITORY / "target/release/outpour"))
+BINARY = os.environ.get("BINARY_UNDER_TEST", str(REPOSITORY / "target/release/outpour"))
 START_S = 20
 
 APP_ID, KEY, SECRET = "1001", "app-key", "app-secret"
@@ -29,12 +29,14 @@ class Server:
         self.output = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [BINARY, "serve", "--address", f"127.0.0.1:{self.port}", *self.flags],
+            # A suite says what it wants by flags.
+            env={name: value for name, value in os.environ.items() if not name.startswith("OUTPOUR_")},
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=self.output,
         )
         try:
-            self._accepts()
+            self._listens()
         except BaseException:
             self._stop()
             raise
@@ -50,18 +52,15 @@ class Server:
         self.output.seek(0)
         return self.output.read().decode(errors="replace")
 
-    def _accepts(self):
+    def _listens(self):
         deadline = time.monotonic() + START_S
-        while True:
+        while f"listens on 127.0.0.1:{self.port}" not in self.said():
             if self.process.poll() is not None:
-                raise RuntimeError(f"{BINARY} ended with {self.process.returncode} before it accepted:\n{self.said()}")
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"waited {START_S} s for {BINARY} to accept on {self.port}:\n{self.said()}") from None
-                time.sleep(0.02)  # nothing announces a listening socket
+                raise RuntimeError(f"{BINARY} ended with {self.process.returncode} before it listened:\n{self.said()}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {START_S} s for {BINARY} to listen on {self.port}:\n{self.said()}")
+            time.sleep(0.01)
+        socket.create_connection(("127.0.0.1", self.port), timeout=START_S).close()
 
     def _stop(self):
         self.process.kill()
