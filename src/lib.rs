@@ -16,7 +16,7 @@
 //! | [`ring`] | the kernel boundary: the trait, io_uring, its simulation, the start-up probe | `base` |
 //! | [`wire`] | bytes to values: HTTP, WebSocket, Pusher, signatures | `base` |
 //! | [`hub`] | decisions: apps, channels, logs, sweeps, sessions, letters | `base`, `wire`, `options` |
-//! | [`shard`] | one thread: intake, publish, mesh, turn | all of the above |
+//! | [`shard`] | one thread: turn, intake, requests, publish, membership, sweep, mesh | all of the above |
 //! | [`server`] | boot, pinning, signals, drain, doctor | all |
 //!
 //! # The path of a message
@@ -27,8 +27,8 @@
 //! intake::on_received  bytes -> wire::http or wire::websocket -> hub::session or wire::api -> events
 //! publish::route       home elsewhere? Letter::Publish through the lane
 //! publish::sequence    home only: position, one encode, append; Letter::Deliver to listening shards
-//! publish::sweep       each subscriber behind the head: one send of [cursor..head]
-//! publish::settle      short sends only: the cursor goes back, the socket is waited for
+//! sweep::sweep         each subscriber behind the head: one send of [cursor..head]
+//! sweep::settle        short sends only: the cursor goes back, the socket is waited for
 //! ```
 //!
 //! Each shard that listens keeps its own copy of the frames that its subscribers still need: one

@@ -56,7 +56,13 @@ const TOP_LEVEL: &[&str] = &[
 const LINES_MAX: usize = 600;
 
 /// Files of more than `LINES_MAX` lines, tests not counted, each with the reason why it is one.
-const LONG: &[(&str, &str)] = &[];
+const LONG: &[(&str, &str)] = &[
+    (
+        "src/ring/kernel.rs",
+        "every unsafe call of the ring stands in this one file, beside the state that makes it sound",
+    ),
+    ("src/ring/probe.rs", "a list of checks, each of them short"),
+];
 
 #[test]
 fn layers_name_only_the_layers_below() {

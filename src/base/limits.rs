@@ -33,6 +33,9 @@ pub const RECEIVE_BUFFER_BYTES: u32 = 4096;
 /// receipt always finds room; the rest carry state that is offered again in the next turn.
 pub const LANE_LETTERS: usize = 1024;
 
+/// Channels with letters to post that one turn looks at: what all lanes of a few shards can take.
+pub const OWING_PER_TURN: usize = 4 * LANE_LETTERS;
+
 /// Publishes that one shard may have under way to one home: the credit that keeps room for their
 /// receipts. At least as many as one event has channels.
 pub const PUBLISHES_UNDER_WAY_MAX: u32 = 256;

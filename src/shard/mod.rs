@@ -21,15 +21,18 @@ use crate::ring::Operation;
 
 pub mod connections;
 pub mod intake;
+pub mod membership;
 pub mod mesh;
 pub mod publish;
+pub mod requests;
+pub mod sweep;
 pub mod turn;
 
 pub use turn::{Shard, run};
 
 use connections::Connections;
 use mesh::Mesh;
-use publish::{Piece, Planned};
+use sweep::{Piece, Planned};
 
 /// What a shard is made of.
 pub struct Setup {
@@ -92,8 +95,7 @@ pub struct Engine {
     /// Channels that were sent from in this turn.
     swept: Vec<u32>,
     /// Channels with letters to post: each at most once.
-    owing: Vec<u32>,
-    still_owing: Vec<u32>,
+    owing: VecDeque<u32>,
     /// What other shards have not been told of congestion: one entry for each shard and channel.
     congestion_news: Vec<(u16, u64, bool)>,
     /// Channels, by hash, in which the engine is behind.
@@ -147,8 +149,7 @@ impl Engine {
             gather: Vec::new(),
             gather_later: Vec::new(),
             swept: Vec::new(),
-            owing: Vec::new(),
-            still_owing: Vec::new(),
+            owing: VecDeque::new(),
             congestion_news: Vec::new(),
             congested: HashSet::new(),
             parked: VecDeque::new(),

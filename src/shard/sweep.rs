@@ -1,0 +1,439 @@
+//! From cursors to sends, and what the sends left.
+//!
+//! A turn plans its sends as plain data and resolves them to bytes while the ring executes them;
+//! afterwards the short ones are taken back, before anything else can move a place that they name.
+
+use crate::base::limits;
+use crate::base::metrics::Metric;
+use crate::hub::audience::Visit;
+use crate::hub::channels::{Channels, Membership};
+use crate::ring::{Operation, PIECES_MAX, Sends, ShortSend};
+
+use super::Engine;
+use super::connections::{Connections, Source, State};
+
+/// One send of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum Planned {
+    /// Straight from the log to a subscriber of one channel.
+    Direct {
+        channel: u32,
+        visit: Visit,
+        end: u64,
+    },
+    /// Everything that a connection is to get, from several places.
+    /// `unfinished` is what it begins with the rest of.
+    Gathered {
+        slot: u32,
+        first: u32,
+        count: u32,
+        unfinished: Source,
+    },
+}
+
+/// A run of bytes of a gathered send: positions in a channel's log, or offsets in the outbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    source: Source,
+    index: u32,
+    start: u64,
+    end: u64,
+}
+
+/// The sends of a turn, as plain data that is resolved to bytes when the ring asks.
+pub struct Batch<'a> {
+    planned: &'a [Planned],
+    pieces: &'a [Piece],
+    channels: &'a Channels,
+    connections: &'a Connections,
+}
+
+impl Sends for Batch<'_> {
+    fn count(&self) -> usize {
+        self.planned.len()
+    }
+
+    fn slot(&self, index: usize) -> u32 {
+        match self.planned[index] {
+            Planned::Direct { visit, .. } => visit.slot,
+            Planned::Gathered { slot, .. } => slot,
+        }
+    }
+
+    fn piece(&self, index: usize, piece: usize) -> Option<&[u8]> {
+        match self.planned[index] {
+            Planned::Direct {
+                channel,
+                visit,
+                end,
+            } => (piece == 0).then(|| {
+                let sweep = self
+                    .channels
+                    .sweep(channel)
+                    .expect("a visited channel has a log");
+                sweep.log.slice(visit.start, end)
+            }),
+            Planned::Gathered {
+                slot, first, count, ..
+            } => {
+                if piece >= count as usize {
+                    return None;
+                }
+                let piece = &self.pieces[first as usize + piece];
+                Some(match piece.source {
+                    Source::Channel(channel) => {
+                        let sweep = self.channels.sweep(channel);
+                        let sweep = sweep.expect("a visited channel has a log");
+                        sweep.log.slice(piece.start, piece.end)
+                    }
+                    Source::Outbox | Source::Nothing => {
+                        let outbox = self.connections[slot].outbox.as_ref();
+                        let outbox = outbox.expect("a planned outbox is there");
+                        &outbox.bytes[piece.start as usize..piece.end as usize]
+                    }
+                })
+            }
+        }
+    }
+}
+
+impl Engine {
+    pub fn batch(&self) -> Batch<'_> {
+        Batch {
+            planned: &self.planned,
+            pieces: &self.pieces,
+            channels: &self.channels,
+            connections: &self.connections,
+        }
+    }
+
+    /// If a frame of the channel went out in part, its rest goes before anything else: it moves to
+    /// the front of the outbox, and the log is not needed for it any more.
+    pub fn finish_frame(&mut self, slot: u32, channel: u32) {
+        if self.connections[slot].unfinished != Source::Channel(channel) {
+            return;
+        }
+        let held = self.connections[slot]
+            .subscriptions
+            .iter()
+            .find(|held| held.channel == channel);
+        let index = held.expect("what is unfinished is subscribed").index as usize;
+        let cursor = self.channels[channel].subscribers[index].cursor;
+        let connection = &mut self.connections[slot];
+        connection.unfinished = Source::Nothing;
+        if let Some((sweep, subscribers)) = self.channels.sweep_mut(channel)
+            && cursor >= sweep.log.tail()
+            && let Some(end) = sweep.log.frame_end_after(cursor)
+        {
+            let rest = sweep.log.slice(cursor, end);
+            let outbox = connection.outbox.get_or_insert_default();
+            outbox
+                .bytes
+                .splice(outbox.sent..outbox.sent, rest.iter().copied());
+            subscribers[index].cursor = end;
+            connection.unfinished = Source::Outbox;
+            self.connections.refresh_direct(slot);
+        }
+    }
+
+    /// Plans the sends of this turn: channels that moved in turn, then connections that get more
+    /// than one thing.
+    pub fn sweep(&mut self) {
+        let mut budget = limits::VISITS_PER_TURN;
+        let mut looks = limits::LOOKS_PER_TURN;
+        while budget > 0 && looks > 0 {
+            let Some(channel) = self.channels.next_moving() else {
+                break;
+            };
+            self.visits.clear();
+            self.indirect.clear();
+            let direct = &self.connections.direct;
+            let (sweep, subscribers) = self
+                .channels
+                .sweep_mut(channel)
+                .expect("a moving channel has a sweep");
+            let share = budget.min(limits::VISITS_PER_CHANNEL);
+            let progress = sweep.run(
+                subscribers,
+                direct,
+                share,
+                &mut self.visits,
+                &mut self.indirect,
+            );
+            let end = sweep.log.head();
+            let mut deliveries = 0;
+            for &visit in &self.visits {
+                deliveries += sweep.log.frames_between(visit.start, end);
+                self.planned.push(Planned::Direct {
+                    channel,
+                    visit,
+                    end,
+                });
+            }
+            self.metrics.add(Metric::Deliveries, deliveries);
+            for &index in &self.indirect {
+                self.gather
+                    .push((subscribers[index as usize].slot, channel + 1));
+            }
+            if !sweep.is_done() {
+                self.channels.requeue(channel);
+            }
+            self.swept.push(channel);
+            budget -= progress.handed_out.min(budget);
+            looks = looks.saturating_sub(progress.looked_at);
+        }
+        self.plan_gathered();
+        let sends = self.planned.len() as u64;
+        self.metrics.add(Metric::Sends, sends);
+    }
+
+    pub(super) fn plan_gathered(&mut self) {
+        let mut gather = std::mem::take(&mut self.gather);
+        gather.sort_unstable();
+        gather.dedup();
+        for group in gather.chunk_by(|one, other| one.0 == other.0) {
+            let slot = group[0].0;
+            let first = self.pieces.len() as u32;
+            for &(_, place) in group {
+                match place.checked_sub(1) {
+                    None => self.plan_outbox(slot),
+                    Some(channel) => self.plan_channel(slot, channel, first as usize),
+                }
+            }
+            if self.doomed.last() == Some(&slot) {
+                // The rest of its frame is lost: nothing may follow, and the next turn closes it.
+                self.pieces.truncate(first as usize);
+                continue;
+            }
+            let count = self.pieces.len() as u32 - first;
+            if count == 0 {
+                continue;
+            }
+            let unfinished = self.connections[slot].unfinished;
+            let pieces = &mut self.pieces[first as usize..];
+            pieces.sort_by_key(|piece| piece.source != unfinished);
+            self.connections[slot].unfinished = Source::Nothing;
+            self.planned.push(Planned::Gathered {
+                slot,
+                first,
+                count,
+                unfinished,
+            });
+        }
+        gather.clear();
+        gather.append(&mut self.gather_later);
+        self.gather = gather;
+    }
+
+    pub(super) fn plan_outbox(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot];
+        let is_sending = matches!(connection.state, State::Open | State::Flushing);
+        if !is_sending || connection.is_blocked {
+            return;
+        }
+        if let Some(outbox) = connection.outbox.as_mut()
+            && outbox.sent < outbox.bytes.len()
+        {
+            let (start, end) = (outbox.sent as u64, outbox.bytes.len() as u64);
+            outbox.sent = outbox.bytes.len();
+            self.pieces.push(Piece {
+                source: Source::Outbox,
+                index: 0,
+                start,
+                end,
+            });
+        }
+    }
+
+    pub(super) fn plan_channel(&mut self, slot: u32, channel: u32, first: usize) {
+        let connection = &self.connections[slot];
+        let held = connection
+            .subscriptions
+            .iter()
+            .find(|held| held.channel == channel);
+        let Some(index) = held.map(|held| held.index) else {
+            return;
+        };
+        let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) else {
+            return;
+        };
+        let subscriber = &mut subscribers[index as usize];
+        let head = sweep.log.head();
+        if subscriber.cursor >= head {
+            return;
+        }
+        if subscriber.cursor < sweep.log.tail() {
+            self.doomed.push(slot);
+            return;
+        }
+        let pieces = sweep.pieces(slot, subscriber.cursor);
+        if connection.is_blocked {
+            sweep.hold_back(subscriber.cursor);
+            return;
+        }
+        if self.pieces.len() - first + pieces.len() > PIECES_MAX {
+            sweep.hold_back(subscriber.cursor);
+            self.gather_later.push((slot, channel + 1));
+            return;
+        }
+        let delivered: u64 = pieces
+            .iter()
+            .map(|(start, end)| sweep.log.frames_between(*start, *end))
+            .sum();
+        self.metrics.add(Metric::Deliveries, delivered);
+        subscriber.cursor = head;
+        let pieces = pieces.into_iter();
+        self.pieces.extend(pieces.map(|(start, end)| Piece {
+            source: Source::Channel(channel),
+            index,
+            start,
+            end,
+        }));
+        self.swept.push(channel);
+    }
+
+    /// After the system call: takes back what sockets did not take, and frees what everyone has.
+    pub fn settle(&mut self, short_sends: &[ShortSend]) {
+        for short in short_sends {
+            self.on_short_send(*short);
+        }
+        let planned = std::mem::take(&mut self.planned);
+        for send in &planned {
+            if let Planned::Gathered { slot, .. } = *send {
+                self.on_gathered_sent(slot);
+            }
+        }
+        self.planned = planned;
+        self.planned.clear();
+        self.pieces.clear();
+        let mut swept = std::mem::take(&mut self.swept);
+        swept.sort_unstable();
+        swept.dedup();
+        for channel in swept.drain(..) {
+            self.channels.settle(channel, &mut self.passed);
+            let record = &self.channels[channel];
+            if record.home.is_none() && record.membership == Membership::Joined {
+                self.owe_progress(channel);
+            } else {
+                self.review_congestion(channel);
+            }
+            self.remove_if_live(channel);
+        }
+        self.swept = swept;
+        self.forget_passed();
+    }
+
+    pub(super) fn forget_passed(&mut self) {
+        let mut passed = std::mem::take(&mut self.passed);
+        for slot in passed.drain(..) {
+            self.connections[slot].exceptions -= 1;
+            self.connections.refresh_direct(slot);
+        }
+        self.passed = passed;
+    }
+
+    pub(super) fn on_short_send(&mut self, short: ShortSend) {
+        self.metrics.add(Metric::ShortSends, 1);
+        let taken = u64::from(short.taken.unwrap_or(0));
+        let slot = match self.planned[short.index as usize] {
+            Planned::Direct {
+                channel,
+                visit,
+                end,
+            } => {
+                self.take_back(channel, visit.index, visit.start + taken, end);
+                if taken > 0 {
+                    self.connections[visit.slot].unfinished = Source::Channel(channel);
+                }
+                visit.slot
+            }
+            Planned::Gathered {
+                slot,
+                first,
+                count,
+                unfinished,
+            } => {
+                let mut left = taken;
+                if taken == 0 {
+                    self.connections[slot].unfinished = unfinished;
+                }
+                for place in first..first + count {
+                    let piece = self.pieces[place as usize];
+                    let got = left.min(piece.end - piece.start);
+                    left -= got;
+                    if got == piece.end - piece.start {
+                        continue;
+                    }
+                    match piece.source {
+                        Source::Channel(channel) => {
+                            self.take_back(channel, piece.index, piece.start + got, piece.end);
+                        }
+                        Source::Outbox | Source::Nothing => {
+                            let outbox = self.connections[slot].outbox.as_mut();
+                            outbox.expect("it was just sent from").sent =
+                                (piece.start + got) as usize;
+                        }
+                    }
+                    if got > 0 {
+                        self.connections[slot].unfinished = piece.source;
+                    }
+                }
+                slot
+            }
+        };
+        match short.taken {
+            Ok(_) => {
+                self.connections[slot].is_blocked = true;
+                let socket = self.connections.socket(slot);
+                self.operations.push(Operation::AwaitWritable { socket });
+            }
+            Err(_) => self.broken.push(slot),
+        }
+        self.connections.refresh_direct(slot);
+    }
+
+    /// The subscriber did not get the frames from `position` on.
+    pub(super) fn take_back(&mut self, channel: u32, index: u32, position: u64, end: u64) {
+        let (sweep, subscribers) = self
+            .channels
+            .sweep_mut(channel)
+            .expect("it was just sent from");
+        let subscriber = &mut subscribers[index as usize];
+        let untaken = sweep.log.frames_between(position, end);
+        subscriber.cursor = subscriber.cursor.min(position);
+        sweep.hold_back(position);
+        self.metrics.subtract(Metric::Deliveries, untaken);
+    }
+
+    /// A blocked socket takes bytes again: it is visited for everything that it is behind with.
+    pub fn on_writable(&mut self, slot: u32) {
+        self.connections[slot].is_blocked = false;
+        self.connections.refresh_direct(slot);
+        self.gather.push((slot, 0));
+        for held in &self.connections[slot].subscriptions {
+            self.gather.push((slot, held.channel + 1));
+        }
+    }
+
+    /// Looks once a second through the channels that keep frames for blocked subscribers.
+    pub fn review_held(&mut self) {
+        let mut reviewed = std::mem::take(&mut self.reviewed);
+        let since_s = self
+            .now_s
+            .saturating_sub((self.options.log_age_ms_max / 1000) as u32);
+        self.channels
+            .review_held(since_s, &mut self.passed, &mut reviewed);
+        for channel in reviewed.drain(..) {
+            if let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) {
+                let tail = sweep.log.tail();
+                let behind = subscribers
+                    .iter()
+                    .filter(|subscriber| subscriber.cursor < tail);
+                self.doomed.extend(behind.map(|subscriber| subscriber.slot));
+            }
+            self.channels.remove_if_unused(channel);
+        }
+        self.reviewed = reviewed;
+        self.forget_passed();
+    }
+}
