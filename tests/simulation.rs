@@ -347,7 +347,7 @@ impl World {
             self.connect(shard, kind);
         } else if self.random.one_in(4) {
             // Every other client stays with one channel, and is sent to straight from its log.
-            let place = if client % 2 == 0 {
+            let place = if client.is_multiple_of(2) {
                 client
             } else {
                 self.random.below(CHANNELS.len())
