@@ -130,7 +130,12 @@ fn main() -> io::Result<()> {
         Part::Paced { common, .. } | Part::Flood { common, .. } => common.clone(),
     };
     machine::lift_open_files();
-    let mut report = Report::begin("fanout", common.server.record);
+    let name = match parts.as_slice() {
+        [Part::Paced { .. }] => "fanout-paced",
+        [Part::Flood { .. }] => "fanout-flood",
+        _ => "fanout",
+    };
+    let mut report = Report::begin(name, common.server.record);
     machine::pin(common.server.readers_core);
     for part in parts {
         match part {
