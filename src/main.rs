@@ -8,6 +8,9 @@ use outpour::options::command_line::{self, Command};
 use outpour::options::{self, Flags, Loaded, OptionsError, report};
 use outpour::server;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match command_line::parse(std::env::args_os()) {
         Ok(Command::Serve(flags)) => with_options(flags, |loaded| server::serve(loaded.options)),
