@@ -3,7 +3,6 @@
 //! An update is a plain load and store of a cache line that no other thread writes: no locked
 //! instruction on the hot path.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -120,14 +119,10 @@ impl Metrics {
 pub fn exposition(shards: &[Metrics]) -> String {
     let mut text = String::new();
     for (place, (name, kind, help)) in METRICS.iter().enumerate() {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP {name}{help}\n# TYPE {name} {kind}");
+        text += &format!("# HELP {name}{help}\n# TYPE {name} {kind}\n");
         for (shard, metrics) in shards.iter().enumerate() {
-            let _ = writeln!(
-                text,
-                "{name}{{shard=\"{shard}\"}} {}",
-                metrics.0[place].load(Relaxed)
-            );
+            let value = metrics.0[place].load(Relaxed);
+            text += &format!("{name}{{shard=\"{shard}\"}} {value}\n");
         }
     }
     text
