@@ -62,8 +62,6 @@ pub struct Sweep {
     /// The lowest cursor of those that could not be sent to, in the last lap and in this one.
     held_back: u64,
     held_back_this_lap: u64,
-    /// The position that the home was last told of.
-    pub reported: u64,
 }
 
 /// What a sweep did before it stopped.
@@ -82,7 +80,6 @@ impl Sweep {
         (self.next, self.remaining) = (0, 0);
         (self.wrapped, self.wrapped_before) = (head, head);
         (self.held_back, self.held_back_this_lap) = (u64::MAX, u64::MAX);
-        self.reported = head;
     }
 
     /// The head moved: all of `subscribers` are to be looked at.

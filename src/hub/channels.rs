@@ -29,6 +29,8 @@ pub struct Channel {
     pub name: Box<str>,
     pub subscribers: Subscribers,
     pub head: u64,
+    /// How far the home was told that this shard's sweep has come.
+    pub reported: u64,
     /// If this shard is the channel's home and somebody listens anywhere.
     pub home: Option<Box<Home>>,
     /// The channel at its home, once joined there.
@@ -144,6 +146,7 @@ impl Channels {
             name: name.into(),
             subscribers: Subscribers::new(),
             head: 0,
+            reported: 0,
             home: None,
             home_key: Key {
                 index: 0,
@@ -240,6 +243,12 @@ impl Channels {
             .sweep
             .as_ref()
             .map(|active| &active.sweep)
+    }
+
+    /// The position up to which everyone here who takes bytes has the channel's frames.
+    pub fn floor(&self, channel: u32) -> u64 {
+        self.sweep(channel)
+            .map_or(self.records[channel].head, Sweep::floor)
     }
 
     /// The channel whose turn it is to be swept.

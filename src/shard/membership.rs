@@ -231,6 +231,7 @@ impl Engine {
         };
         let record = &mut self.channels[channel];
         record.head = position;
+        record.reported = position;
         record.home_key = home;
         record.membership = Membership::Joined;
         for subscriber in &mut record.subscribers {
@@ -307,15 +308,12 @@ impl Engine {
             }
             Membership::Joined => {
                 let home = record.home_key;
-                let step = (self.options.log_bytes_max / 8) as u64;
-                if let Some((sweep, _)) = self.channels.sweep_mut(channel)
-                    && sweep.floor() - sweep.reported >= step
-                {
+                if self.has_progress(channel) {
                     if !self.mesh.has_room(home_shard) {
                         return false;
                     }
-                    sweep.reported = sweep.floor();
-                    let position = sweep.reported;
+                    let position = self.channels.floor(channel);
+                    self.channels[channel].reported = position;
                     self.mesh.post(home_shard, Letter::Swept { home, position });
                 }
             }
@@ -427,13 +425,15 @@ impl Engine {
 
     /// Has the home told how far the sweep has come, if that is worth a letter.
     pub(super) fn owe_progress(&mut self, channel: u32) {
-        let step = (self.options.log_bytes_max / 8) as u64;
-        let owes = self
-            .channels
-            .sweep(channel)
-            .is_some_and(|sweep| sweep.floor() - sweep.reported >= step);
-        if owes {
+        if self.has_progress(channel) {
             self.owe(channel);
         }
+    }
+
+    /// Whether the home thinks that this shard is further back than it is, by so much that it
+    /// matters to the congestion of the channel.
+    fn has_progress(&self, channel: u32) -> bool {
+        let step = (self.options.log_bytes_max / 8) as u64;
+        self.channels.floor(channel) - self.channels[channel].reported >= step
     }
 }

@@ -176,12 +176,8 @@ impl Engine {
         let Some(home) = record.home.as_ref() else {
             return;
         };
-        let floor = self
-            .channels
-            .sweep(channel)
-            .map_or(home.head, |sweep| sweep.floor());
         let swept = if home.is_local {
-            floor.min(home.swept_elsewhere())
+            self.channels.floor(channel).min(home.swept_elsewhere())
         } else {
             home.swept_elsewhere()
         };
