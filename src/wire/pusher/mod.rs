@@ -1,0 +1,43 @@
+//! What Pusher clients send and what they are sent: the text of each message, and what a
+//! connection's address says.
+//!
+//! | file | reason |
+//! |---|---|
+//! | `address` | which application a connection asks for, and which version of the protocol |
+//! | `client` | what clients say |
+//! | `event` | the one encode of a publish |
+//! | `reply` | what the server says to one client |
+//! | `close` | why a connection ends |
+//! | `socket_id` | the name of a connection |
+//!
+//! Decoders turn one text message into a [`ClientMessage`]; encoders append one JSON message to a
+//! buffer, without a WebSocket header. [`encode_event`] is the one encode of a publish, and
+//! [`encoded_event_length`] says beforehand what it will append, so that the header can be written
+//! first.
+//!
+//! Invariants:
+//! - Event names, data and user ids from outside appear in a message only as JSON tokens that were
+//!   parsed or escaped. A channel name is copied bare only where it has passed
+//!   [`check_channel_name`](super::channel::check_channel_name), whose characters need no escaping.
+//! - `data` of an event is a JSON string (that holds JSON), of an error an object, as the
+//!   documentation's examples show them.
+//!
+//! Source: Pusher Channels documentation, "WebSocket protocol", version 7. What deployed clients
+//! and servers do beyond it is said where it matters.
+
+mod address;
+mod client;
+mod close;
+mod event;
+mod reply;
+mod socket_id;
+
+pub use address::{app_key, check_protocol};
+pub use client::{ClientMessage, Malformed, parse_client_message};
+pub use close::CloseCode;
+pub use event::{EventData, encode_event, encode_event_tokens, encoded_event_length, event_length};
+pub use reply::{
+    CLIENT_EVENT_REJECTED, WATCHLIST_LIMIT_EXCEEDED, encode_connection_established, encode_error,
+    encode_pong, encode_subscription_error, encode_subscription_succeeded,
+};
+pub use socket_id::{InvalidSocketId, SocketId};
