@@ -128,6 +128,13 @@ pub fn parse_object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, serde_js
     serde_json::from_str(json)
 }
 
+/// Reads a field whose null is a value, and not the same as a field that is absent.
+pub fn value_even_if_null<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
 /// Appends `text` as a JSON string token.
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');

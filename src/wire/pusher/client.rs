@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::wire::json::{self, RawString};
@@ -119,7 +119,7 @@ struct Envelope<'a> {
     event: Option<RawString<'a>>,
     #[serde(borrow)]
     channel: Option<RawString<'a>>,
-    #[serde(borrow, default, deserialize_with = "value_even_if_null")]
+    #[serde(borrow, default, deserialize_with = "json::value_even_if_null")]
     data: Option<&'a RawValue>,
 }
 
@@ -134,13 +134,6 @@ struct CommandFields<'a> {
     channel_data: Option<RawString<'a>>,
     #[serde(borrow)]
     user_data: Option<RawString<'a>>,
-}
-
-/// A client's `"data":null` is relayed as null, not left out.
-fn value_even_if_null<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// Most clients send `data` as an object; pysher among others sends a string that holds one.

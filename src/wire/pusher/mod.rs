@@ -6,6 +6,7 @@
 //! | `address` | which application a connection asks for, and which version of the protocol |
 //! | `client` | what clients say |
 //! | `event` | the one encode of a publish |
+//! | `member` | who is in a presence channel |
 //! | `reply` | what the server says to one client |
 //! | `close` | why a connection ends |
 //! | `socket_id` | the name of a connection |
@@ -29,6 +30,7 @@ mod address;
 mod client;
 mod close;
 mod event;
+pub mod member;
 mod reply;
 mod socket_id;
 
