@@ -1,134 +1,103 @@
 //! The one encode of a publish: the text of an event as every subscriber gets it.
 
-use serde_json::value::RawValue;
-
-use crate::wire::json::{self, RawString};
-
-/// An event's `data`, as it goes into the message.
-#[derive(Clone, Copy, Debug)]
-pub enum EventData<'a> {
-    /// What the API publishes: a string.
-    String(&'a RawString<'a>),
-    /// What a client triggers: any JSON.
-    Value(&'a RawValue),
-    /// The message has no `data`.
-    Absent,
-}
-
-/// Appends `{"event":..,"channel":..,"data":..}`: the one encode of a publish. The channel's name
-/// must be a checked one. `user_id` tells on presence channels which member triggered the event.
-pub fn encode_event(
-    out: &mut Vec<u8>,
-    event: &RawString<'_>,
-    channel: &str,
-    data: EventData<'_>,
-    user_id: Option<&str>,
-) {
-    out.reserve(encoded_event_length(event, channel, data, user_id));
-    for piece in event_pieces(event, channel, data) {
-        out.extend_from_slice(piece.as_bytes());
-    }
-    if let Some(user_id) = user_id {
-        out.extend_from_slice(USER_ID.as_bytes());
-        json::write_string(user_id, out);
-    }
-    out.push(b'}');
-}
-
-/// Appends the same for an event whose name and data are JSON tokens; no data is an empty token.
+/// Appends `{"event":..,"channel":..,"data":..}`: the one encode of a publish. The event's name and
+/// its data are JSON tokens; no data is an empty token. The channel's name must be a checked one.
 pub fn encode_event_tokens(out: &mut Vec<u8>, event: &str, channel: &str, data: &str) {
-    let label = if data.is_empty() { "" } else { DATA };
-    for piece in [EVENT, event, CHANNEL, channel, "\"", label, data, "}"] {
-        out.extend_from_slice(piece.as_bytes());
-    }
+    encode_client_event_tokens(out, event, channel, data, "");
 }
 
 /// Bytes that [`encode_event_tokens`] appends.
 pub fn event_length(event: &str, channel: &str, data: &str) -> usize {
-    let label = if data.is_empty() { "" } else { DATA };
-    [EVENT, event, CHANNEL, channel, "\"", label, data, "}"]
+    client_event_length(event, channel, data, "")
+}
+
+/// Appends the same for an event that a client triggered. On presence channels `user_id` tells which
+/// member did, as a JSON token; elsewhere the token is empty, and the event says nothing of it.
+pub fn encode_client_event_tokens(
+    out: &mut Vec<u8>,
+    event: &str,
+    channel: &str,
+    data: &str,
+    user_id: &str,
+) {
+    for piece in pieces(event, channel, data, user_id) {
+        out.extend_from_slice(piece.as_bytes());
+    }
+}
+
+/// Bytes that [`encode_client_event_tokens`] appends.
+pub fn client_event_length(event: &str, channel: &str, data: &str, user_id: &str) -> usize {
+    pieces(event, channel, data, user_id)
         .iter()
         .map(|piece| piece.len())
         .sum()
 }
 
-const EVENT: &str = r#"{"event":"#;
-const CHANNEL: &str = r#","channel":""#;
-const DATA: &str = r#","data":"#;
-
-/// Bytes that [`encode_event`] appends.
-pub fn encoded_event_length(
-    event: &RawString<'_>,
-    channel: &str,
-    data: EventData<'_>,
-    user_id: Option<&str>,
-) -> usize {
-    let pieces: usize = event_pieces(event, channel, data)
-        .iter()
-        .map(|piece| piece.len())
-        .sum();
-    let user_id = user_id.map_or(0, |user_id| USER_ID.len() + json::string_length(user_id));
-    pieces + user_id + "}".len()
-}
-
-const USER_ID: &str = r#","user_id":"#;
-
-fn event_pieces<'a>(
-    event: &'a RawString<'_>,
-    channel: &'a str,
-    data: EventData<'a>,
-) -> [&'a str; 7] {
-    let (label, token) = match data {
-        EventData::String(string) => (r#","data":"#, string.token()),
-        EventData::Value(value) => (r#","data":"#, value.get()),
-        EventData::Absent => ("", ""),
-    };
+fn pieces<'a>(event: &'a str, channel: &'a str, data: &'a str, user_id: &'a str) -> [&'a str; 10] {
+    let label = |token: &str, label| if token.is_empty() { "" } else { label };
     [
         r#"{"event":"#,
-        event.token(),
+        event,
         r#","channel":""#,
         channel,
         "\"",
-        label,
-        token,
+        label(data, r#","data":"#),
+        data,
+        label(user_id, r#","user_id":"#),
+        user_id,
+        "}",
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::json::RawString;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    fn text() -> impl Strategy<Value = String> {
-        prop_oneof![any::<String>(), "[\\x00-\\x7f]{0,20}"]
+    #[test]
+    fn an_event_has_its_members_in_the_order_of_the_documentation() {
+        let mut out = Vec::new();
+        encode_client_event_tokens(&mut out, r#""client-a""#, "presence-b", "[1]", r#""11""#);
+        assert_eq!(
+            str::from_utf8(&out).unwrap(),
+            r#"{"event":"client-a","channel":"presence-b","data":[1],"user_id":"11"}"#
+        );
     }
 
     proptest! {
         #[test]
         fn an_encoded_event_reads_back_the_same_and_has_the_length_that_was_said(
-            event in text(),
+            event in any::<String>(),
             channel in "[A-Za-z0-9_=@,.;-]{1,40}",
-            data in proptest::option::of(text()),
-            user_id in proptest::option::of(text()),
+            data in proptest::option::of(any::<String>()),
+            user_id in proptest::option::of(any::<String>()),
         ) {
-            let name = RawString::encode(&event);
-            let string = data.as_deref().map(RawString::encode);
-            let token = string.as_ref().map_or(EventData::Absent, EventData::String);
-            let mut out = b"header".to_vec();
-            encode_event(&mut out, &name, &channel, token, user_id.as_deref());
-            let length = encoded_event_length(&name, &channel, token, user_id.as_deref());
-            prop_assert_eq!(out.len(), b"header".len() + length);
-
+            let token = |text: &String| RawString::encode(text).token().to_owned();
+            let name = token(&event);
+            let data_token = data.as_ref().map(token).unwrap_or_default();
+            let user_id_token = user_id.as_ref().map(token).unwrap_or_default();
             let mut expected = json!({"event": event, "channel": channel});
             if let Some(data) = data {
                 expected["data"] = data.into();
             }
+
+            let mut out = b"header".to_vec();
+            encode_event_tokens(&mut out, &name, &channel, &data_token);
+            let length = event_length(&name, &channel, &data_token);
+            prop_assert_eq!(out.len(), b"header".len() + length);
+            let read: Value = serde_json::from_slice(&out[b"header".len()..]).unwrap();
+            prop_assert_eq!(&read, &expected);
+
             if let Some(user_id) = user_id {
                 expected["user_id"] = user_id.into();
             }
-            let read: Value = serde_json::from_slice(&out[b"header".len()..]).unwrap();
-            prop_assert_eq!(read, expected);
+            out.clear();
+            encode_client_event_tokens(&mut out, &name, &channel, &data_token, &user_id_token);
+            let length = client_event_length(&name, &channel, &data_token, &user_id_token);
+            prop_assert_eq!(out.len(), length);
+            prop_assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
         }
     }
 }

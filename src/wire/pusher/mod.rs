@@ -4,6 +4,7 @@
 //! | file | reason |
 //! |---|---|
 //! | `address` | which application a connection asks for, and which version of the protocol |
+//! | `announcement` | what the server tells the subscribers of a channel |
 //! | `client` | what clients say |
 //! | `event` | the one encode of a publish |
 //! | `member` | who is in a presence channel |
@@ -12,9 +13,8 @@
 //! | `socket_id` | the name of a connection |
 //!
 //! Decoders turn one text message into a [`ClientMessage`]; encoders append one JSON message to a
-//! buffer, without a WebSocket header. [`encode_event`] is the one encode of a publish, and
-//! [`encoded_event_length`] says beforehand what it will append, so that the header can be written
-//! first.
+//! buffer, without a WebSocket header. [`encode_event_tokens`] is the one encode of a publish, and
+//! [`event_length`] says beforehand what it will append, so that the header can be written first.
 //!
 //! Invariants:
 //! - Event names, data and user ids from outside appear in a message only as JSON tokens that were
@@ -27,6 +27,7 @@
 //! and servers do beyond it is said where it matters.
 
 mod address;
+pub mod announcement;
 mod client;
 mod close;
 mod event;
@@ -37,7 +38,9 @@ mod socket_id;
 pub use address::{app_key, check_protocol};
 pub use client::{ClientMessage, Malformed, parse_client_message};
 pub use close::CloseCode;
-pub use event::{EventData, encode_event, encode_event_tokens, encoded_event_length, event_length};
+pub use event::{
+    client_event_length, encode_client_event_tokens, encode_event_tokens, event_length,
+};
 pub use reply::{
     CLIENT_EVENT_REJECTED, WATCHLIST_LIMIT_EXCEEDED, encode_connection_established, encode_error,
     encode_pong, encode_subscription_error, encode_subscription_succeeded,
