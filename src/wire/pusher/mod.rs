@@ -11,6 +11,7 @@
 //! | `reply` | what the server says to one client |
 //! | `close` | why a connection ends |
 //! | `socket_id` | the name of a connection |
+//! | `user` | signed-in users and those they watch |
 //!
 //! Decoders turn one text message into a [`ClientMessage`]; encoders append one JSON message to a
 //! buffer, without a WebSocket header. [`encode_event_tokens`] is the one encode of a publish, and
@@ -34,6 +35,7 @@ mod event;
 pub mod member;
 mod reply;
 mod socket_id;
+pub mod user;
 
 pub use address::{app_key, check_protocol};
 pub use client::{ClientMessage, Malformed, parse_client_message};
