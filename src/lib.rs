@@ -16,7 +16,7 @@
 //! | [`ring`] | the kernel boundary: the trait, io_uring, its simulation, the start-up probe | `base` |
 //! | [`wire`] | bytes to values: HTTP, WebSocket, Pusher, signatures | `base` |
 //! | [`hub`] | decisions: apps, channels, logs, sweeps, sessions, letters | `base`, `wire`, `options` |
-//! | [`shard`] | one thread: turn, intake, requests, publish, membership, sweep, mesh | all of the above |
+//! | [`shard`] | one thread: turn, intake, requests, publish, membership, home, entry, ask, sweep, mesh | all of the above |
 //! | [`server`] | boot, pinning, signals, drain, doctor | all |
 //!
 //! # The path of a message
@@ -26,10 +26,21 @@
 //! shard::turn          completions -> letters -> timers -> sweeps (budgeted) -> letters out -> sleep
 //! intake::on_received  bytes -> wire::http or wire::websocket -> hub::session or wire::api -> events
 //! publish::route       home elsewhere? Letter::Publish through the lane
-//! publish::sequence    home only: position, one encode, append; Letter::Deliver to listening shards
+//! publish::sequence    home only: position, one encode a variant, append; Letter::Deliver to listening shards
 //! sweep::sweep         each subscriber behind the head: one send of [cursor..head]
 //! sweep::settle        short sends only: the cursor goes back, the socket is waited for
 //! ```
+//!
+//! # Homes
+//!
+//! Every channel has one home, `hash(app, channel) % shards`. It alone gives positions, and it keeps
+//! what a channel remembers: who is in a presence channel, the last event of a cache channel. A
+//! variant is a form in which events go on the wire ([`hub::variant`]); each has a log of its own,
+//! and a subscription belongs to one. A shard joins a channel for its first subscriber and leaves
+//! with its last. Where the home decides on single subscribers (presence, cache), each of them asks
+//! it ([`hub::ask`]) and is let in at a position: the answer travels behind every frame before that
+//! position and ahead of every one after it, so a roster and the changes to it never disagree. A
+//! connection that asks reads no further message until it is answered.
 //!
 //! Each shard that listens keeps its own copy of the frames that its subscribers still need: one
 //! copy a publish and shard, so that a sweep reads memory of its own core and a log is one
@@ -52,7 +63,8 @@
 //! 3. There is no `async` in the engine.
 //! 4. Every queue has a bound. What can be derived from state (channels that move, letters that are
 //!    owed) is not queued but looked at again.
-//! 5. One publish is encoded once, however many sockets and shards receive it.
+//! 5. One publish is encoded once for each wire variant in use, however many sockets and shards
+//!    receive it.
 //! 6. A shard is generic over [`ring::Ring`]; the engine below it never enters the kernel.
 //! 7. No subscriber sees a gap, a repeat or a reorder within a channel: only the home gives
 //!    positions, lanes keep their order, and a cursor moves back by what a socket did not take.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::options::Options;
 use crate::wire::api::EventLimits;
+use crate::wire::pusher::member::MemberLimits;
 use crate::wire::signature::Signer;
 
 #[derive(Debug)]
@@ -14,6 +15,11 @@ pub struct App {
     pub is_enabled: bool,
     pub client_events_per_second_max: u32,
     pub limits: EventLimits,
+    pub member_limits: MemberLimits,
+    /// Users of one presence channel.
+    pub presence_members_max: usize,
+    /// How long a cache channel's last event is kept.
+    pub cache_ttl_s: u32,
 }
 
 /// All applications, by number, key and id.
@@ -33,6 +39,12 @@ impl Apps {
             takes_client_events: app.client_events,
             is_enabled: app.enabled,
             client_events_per_second_max: app.client_events_per_second_max,
+            member_limits: MemberLimits {
+                user_bytes_max: 1024,
+                id_characters_max: 128,
+            },
+            presence_members_max: 100,
+            cache_ttl_s: 1800,
             limits: EventLimits {
                 data_bytes_max: app.event_data_bytes_max,
                 channels_per_event_max: options.event_channels_max,

@@ -4,6 +4,9 @@
 //! frames move, the log and the sweep, is taken from a pool when its head moves and goes back when
 //! everybody has everything.
 //!
+//! A channel has a record for each variant that it has subscribers in here. What the home of a channel
+//! keeps hangs on the record of its plain variant, whether or not that has subscribers.
+//!
 //! Invariants:
 //! - A record exists exactly as long as somebody needs it: a subscriber, another shard, a sweep, or
 //!   a letter that is still to be posted.
@@ -20,10 +23,11 @@ use smallvec::SmallVec;
 
 use super::audience::{self, Moved, Subscribers, Sweep};
 use super::home::Home;
+use super::variant::Variant;
 use crate::base::limits;
 use crate::base::slab::{Key, Slab};
 
-/// One channel as its shard knows it.
+/// One channel in one variant, as its shard knows it.
 #[derive(Debug)]
 pub struct Channel {
     pub name: Box<str>,
@@ -31,12 +35,15 @@ pub struct Channel {
     pub head: u64,
     /// How far the home was told that this shard's sweep has come.
     pub reported: u64,
-    /// If this shard is the channel's home and somebody listens anywhere.
+    /// How many subscribers the home was told of.
+    pub subscribers_reported: u32,
+    /// If this shard is the channel's home and there is something to keep of it.
     pub home: Option<Box<Home>>,
     /// The channel at its home, once joined there.
     pub home_key: Key,
     sweep: Option<Box<ActiveSweep>>,
     pub app: u16,
+    pub variant: Variant,
     pub membership: Membership,
     /// Whether the channel stands in the queue of those with letters to post.
     pub is_owing: bool,
@@ -46,10 +53,11 @@ pub struct Channel {
 ///
 /// ```text
 /// Absent   -- first subscriber, home elsewhere --> JoinDue
-/// Absent   -- first subscriber, home here --> Joined
+/// Absent   -- first subscriber, home here --> Local
 /// JoinDue  -- posted --> Joining            JoinDue  -- last subscriber left --> Absent
 /// Joining  -- Joined arrived --> Joined, or LeaveDue if nobody is left
-/// Joined   -- last subscriber left --> LeaveDue, or Absent if the home is here
+/// Joined   -- last subscriber left --> LeaveDue
+/// Local    -- last subscriber left --> Absent
 /// LeaveDue -- posted --> Absent             LeaveDue -- new subscriber --> Joined
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +67,8 @@ pub enum Membership {
     Joining,
     Joined,
     LeaveDue,
+    /// It is the home itself that appends the frames.
+    Local,
 }
 
 /// Where a channel stands, by name. The tag stands in for the name when the table grows, so that
@@ -126,20 +136,22 @@ impl Channels {
         self.log_bytes
     }
 
-    pub fn find(&self, app: u16, name: &str) -> Option<u32> {
+    pub fn find(&self, app: u16, name: &str, variant: Variant) -> Option<u32> {
         let tag = tag(self.hash(app, name));
         let records = &self.records;
         let is_it = |entry: &Entry| {
             let channel = &records[entry.channel];
-            entry.tag == tag && channel.app == app && *channel.name == *name
+            entry.tag == tag
+                && (channel.app, channel.variant) == (app, variant)
+                && *channel.name == *name
         };
         self.by_name
             .find(spread(tag), is_it)
             .map(|entry| entry.channel)
     }
 
-    pub fn find_or_insert(&mut self, app: u16, name: &str) -> u32 {
-        if let Some(channel) = self.find(app, name) {
+    pub fn find_or_insert(&mut self, app: u16, name: &str, variant: Variant) -> u32 {
+        if let Some(channel) = self.find(app, name, variant) {
             return channel;
         }
         let channel = self.records.insert(Channel {
@@ -147,6 +159,7 @@ impl Channels {
             subscribers: Subscribers::new(),
             head: 0,
             reported: 0,
+            subscribers_reported: 0,
             home: None,
             home_key: Key {
                 index: 0,
@@ -154,6 +167,7 @@ impl Channels {
             },
             sweep: None,
             app,
+            variant,
             membership: Membership::Absent,
             is_owing: false,
         });
@@ -197,6 +211,17 @@ impl Channels {
     /// The channel that a letter names, unless it is gone.
     pub fn resolve(&self, key: Key) -> Option<u32> {
         self.records.get(key).map(|_| key.index)
+    }
+
+    /// The first subscribers come, and get the frames from `position` on. A sweep that those before
+    /// them left behind is over.
+    pub fn stand_at(&mut self, channel: u32, position: u64) {
+        let record = &mut self.records[channel];
+        (record.head, record.reported) = (position, position);
+        if let Some(active) = record.sweep.as_mut() {
+            self.log_bytes -= active.sweep.log.length();
+            active.sweep.restart(position);
+        }
     }
 
     /// Appends frames to the channel's log and begins or prolongs its sweep. The frames that no

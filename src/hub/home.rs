@@ -1,29 +1,65 @@
 //! A channel at its home: the one place that puts its events in order.
 //!
-//! The home knows which shards have subscribers, gives each event its position, and keeps the
-//! encoded frames only until they are posted to those shards. It counts how far each shard's
-//! sweep has come; when one stays too far behind, the channel is congested and publishers wait.
+//! The home knows which shards have subscribers, gives each event its position in every variant
+//! that somebody gets, and keeps the encoded frames only until they are posted to those shards. It
+//! counts how far each shard's sweep has come; when one stays too far behind, the channel is
+//! congested and publishers wait.
 
 use smallvec::SmallVec;
 
+use super::ask::Answer;
 use super::audience::Exception;
+use super::letter::{Event, Origin};
+use super::roster::Roster;
+use super::variant::Variant;
 use crate::base::slab::Key;
+use crate::wire::pusher::member::MemberText;
 
-/// What a home keeps of a channel in which somebody is interested.
+/// What a home keeps of a channel that somebody is interested in.
 #[derive(Debug, Default)]
 pub struct Home {
+    /// One for each variant with subscribers anywhere.
+    pub streams: SmallVec<[Stream; 1]>,
+    /// How many subscribers everybody was told of who is told such things.
+    pub subscribers_told: u32,
+    pub is_congested: bool,
+    /// What channels of some kinds remember.
+    pub kept: Option<Box<Kept>>,
+}
+
+/// What presence and cache channels remember.
+#[derive(Debug, Default)]
+pub struct Kept {
+    pub roster: Roster,
+    pub cached: Option<Cached>,
+    /// The home is in the list of those whose cached event will be over.
+    pub is_listed: bool,
+}
+
+/// The last event that a back end published: its name and data, as JSON tokens.
+#[derive(Debug)]
+pub struct Cached {
+    pub name: Box<str>,
+    pub data: Box<str>,
+    /// The second from which on it is over.
+    pub over_s: u32,
+}
+
+/// The channel's events in one variant, as a sequence of bytes.
+#[derive(Debug)]
+pub struct Stream {
+    pub variant: Variant,
     /// The position of the next event.
     pub head: u64,
-    /// Shards with subscribers, but for this one.
+    /// The subscribers on this shard, while there are any.
+    pub local: Option<u32>,
+    /// Other shards with subscribers.
     pub interests: SmallVec<[Interest; 1]>,
     /// Frames on their way to other shards.
     pub outgoing: Option<Box<Outgoing>>,
-    /// This shard has subscribers.
-    pub is_local: bool,
-    pub is_congested: bool,
 }
 
-/// Another shard's interest.
+/// Another shard's interest in a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Interest {
     /// The channel on that shard.
@@ -32,12 +68,13 @@ pub struct Interest {
     pub posted: u64,
     /// The position up to which that shard said its sweep has come.
     pub swept: u64,
+    pub subscribers: u32,
     pub shard: u16,
     /// The shard does not know yet that it has joined.
     pub owes_joined: bool,
 }
 
-/// Frames that at least one shard has not been posted yet.
+/// What at least one shard has not been posted yet.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     /// The position of the first byte.
@@ -45,13 +82,79 @@ pub struct Outgoing {
     pub frames: Vec<u8>,
     /// What single connections on other shards do not get.
     pub exceptions: Vec<(u16, u32, Exception)>,
+    /// What shards are told after the frames that were sequenced before: one for each question, so
+    /// the credit of those who ask bounds them.
+    pub answers: Vec<(u16, Box<Answer>)>,
 }
 
 impl Home {
+    /// Whether nobody would miss it.
     pub fn is_unused(&self) -> bool {
-        self.interests.is_empty() && !self.is_local && !self.is_congested
+        self.streams.is_empty()
+            && !self.is_congested
+            && self.subscribers_told == 0
+            && self.kept.is_none()
     }
 
+    /// The id of the member who triggered an event, as a JSON token.
+    pub fn user_id_of(&self, event: &Event<'_>) -> Option<String> {
+        let kept = self.kept.as_ref()?;
+        let sender = event.excluded.filter(|_| event.origin == Origin::Client)?;
+        kept.roster.member_of(sender).map(MemberText::id_token)
+    }
+
+    /// The event that those who come are told, at a time in seconds.
+    pub fn cached(&self, now_s: u32) -> Option<&Cached> {
+        let cached = self.kept.as_ref()?.cached.as_ref()?;
+        (cached.over_s > now_s).then_some(cached)
+    }
+
+    /// Forgets what is over, at a time in seconds.
+    pub fn forget_over(&mut self, now_s: u32) {
+        if let Some(kept) = self.kept.as_mut() {
+            kept.cached.take_if(|cached| cached.over_s <= now_s);
+            if kept.roster.is_empty() && kept.cached.is_none() && !kept.is_listed {
+                self.kept = None;
+            }
+        }
+    }
+
+    /// The stream of a variant that gets its first subscribers here or anywhere.
+    pub fn stream(&mut self, variant: Variant) -> &mut Stream {
+        let place = self
+            .streams
+            .iter()
+            .position(|stream| stream.variant == variant);
+        let place = place.unwrap_or_else(|| {
+            self.streams.push(Stream {
+                variant,
+                head: 0,
+                local: None,
+                interests: SmallVec::new(),
+                outgoing: None,
+            });
+            self.streams.len() - 1
+        });
+        &mut self.streams[place]
+    }
+
+    pub fn stream_mut(&mut self, variant: Variant) -> Option<&mut Stream> {
+        let mut streams = self.streams.iter_mut();
+        streams.find(|stream| stream.variant == variant)
+    }
+
+    /// Forgets the streams that nobody gets any more.
+    pub fn forget_unheard(&mut self) {
+        self.streams.retain(|stream| {
+            let outgoing = stream.outgoing.as_ref();
+            stream.local.is_some()
+                || !stream.interests.is_empty()
+                || outgoing.is_some_and(|outgoing| !outgoing.answers.is_empty())
+        });
+    }
+}
+
+impl Stream {
     /// The position up to which every other shard's sweep has come.
     pub fn swept_elsewhere(&self) -> u64 {
         self.interests
@@ -61,12 +164,23 @@ impl Home {
             .unwrap_or(self.head)
     }
 
-    /// Keeps a frame that other shards are to be posted.
-    pub fn keep_outgoing(&mut self, frame: &[u8], start: u64) {
-        let outgoing = self.outgoing.get_or_insert_default();
-        if outgoing.frames.is_empty() {
-            outgoing.base = start;
+    /// Gives a frame its place. Returns where it begins.
+    pub fn sequence(&mut self, frame: &[u8]) -> u64 {
+        let start = self.head;
+        self.head += frame.len() as u64;
+        if !self.interests.is_empty() {
+            let outgoing = self.outgoing.get_or_insert_default();
+            if outgoing.frames.is_empty() {
+                outgoing.base = start;
+            }
+            outgoing.frames.extend_from_slice(frame);
         }
-        outgoing.frames.extend_from_slice(frame);
+        start
+    }
+
+    /// Has the shard told this after all that was sequenced so far.
+    pub fn answer(&mut self, shard: u16, answer: Box<Answer>) {
+        let outgoing = self.outgoing.get_or_insert_default();
+        outgoing.answers.push((shard, answer));
     }
 }

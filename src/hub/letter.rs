@@ -2,18 +2,22 @@
 //!
 //! | letter | from, to | when the lane has no room |
 //! |---|---|---|
-//! | `Publish` | where it arrived, home | the request waits; there is credit for so many under way |
-//! | `Published` | home, where it arrived | cannot be: every publish under way has its room |
-//! | `Join`, `Leave`, `Swept` | audience, home | the channel is offered again in the next turn |
+//! | `Publish`, `Ask` | where it arrived, home | the request waits; there is credit for so many under way |
+//! | `Published`, `Answer` | home, where it arrived | cannot be: all that is under way has its room |
+//! | `Join`, `Leave`, `Exit`, `Progress` | audience, home | offered again in the next turn |
 //! | `Joined`, `Except`, `Deliver` | home, audience | likewise |
 //! | `Congested` | home, everyone | likewise |
 //!
 //! Letters of one lane arrive in the order they were posted, and that order is the protocol: a
 //! `Joined` comes before the first `Deliver`, an `Except` before the `Deliver` with its frame, a
-//! `Leave` before the next `Join` of the same channel.
+//! `Leave` before the next `Join` of the same channel, a `Join` before the first `Ask` of one who
+//! enters, an `Exit` before the next one; and an `Answer` to one who enters after the `Deliver` of
+//! everything that was sequenced before.
 
 use bytes::{Bytes, BytesMut};
 
+use super::ask::{Answer, Ask};
+use super::variant::Variant;
 use crate::base::slab::Key;
 use crate::base::socket::{Address, Socket};
 
@@ -22,7 +26,12 @@ pub enum Letter {
     /// Sequence this event.
     Publish(Publication),
     /// The event is in its channel's order. `requester` waits for it, unless nobody does.
-    Published { requester: Option<Socket> },
+    Published {
+        requester: Option<Socket>,
+    },
+    /// A question to a channel's home, or to a shard about all of its channels.
+    Ask(Box<Ask>),
+    Answer(Box<Answer>),
     /// The channel has a subscriber here: from now on, its frames are wanted.
     Join(Box<Join>),
     /// The frames from this position on will come.
@@ -32,7 +41,12 @@ pub enum Letter {
         position: u64,
     },
     /// The channel has no subscriber here any more.
-    Leave { home: Key },
+    Leave {
+        home: Key,
+        variant: Variant,
+    },
+    /// One who entered has left.
+    Exit(Box<Exit>),
     /// The connection does not get the frame between these positions.
     Except {
         audience: Key,
@@ -46,29 +60,62 @@ pub enum Letter {
         position: u64,
         frames: Bytes,
     },
-    /// Every subscriber here that takes its bytes has the frames up to this position.
-    Swept { home: Key, position: u64 },
+    /// Every subscriber here that takes its bytes has the frames up to this position, and there are
+    /// so many.
+    Progress {
+        home: Key,
+        variant: Variant,
+        subscribers: u32,
+        position: u64,
+    },
     /// The engine is behind in the channel with this hash, or no longer.
-    Congested { channel: u64, is_congested: bool },
+    Congested {
+        channel: u64,
+        is_congested: bool,
+    },
 }
 
 /// Names the channel to its home.
 #[derive(Debug)]
 pub struct Join {
     pub app: u16,
+    pub variant: Variant,
+    pub subscribers: u32,
     pub name: Box<str>,
     pub audience: Key,
 }
 
-/// An event for one channel, as it was understood where it arrived. `name` and `data` are JSON
-/// tokens, kept as they came.
+/// Names the connection that left, and the channel.
+#[derive(Debug)]
+pub struct Exit {
+    pub app: u16,
+    pub channel: Box<str>,
+    pub socket: Socket,
+}
+
+/// Who made an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A back end.
+    Api,
+    /// A client that is subscribed to the channel.
+    Client,
+    /// The server itself.
+    Server,
+}
+
+/// An event for one channel, as it was understood where it arrived. `name`, `data` and `user_id`
+/// are JSON tokens, kept as they came.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
     pub app: u16,
+    pub origin: Origin,
     pub channel: &'a str,
     pub name: &'a str,
     /// Empty if the event has none.
     pub data: &'a str,
+    /// The member who triggered it, as the home found it; empty if nobody is named.
+    pub user_id: &'a str,
     /// The connection that does not get it.
     pub excluded: Option<Address>,
 }
@@ -81,6 +128,7 @@ pub struct Publication {
     channel_bytes: u16,
     name_bytes: u16,
     app: u16,
+    origin: Origin,
     pub excluded: Option<Address>,
     pub requester: Option<Socket>,
 }
@@ -97,6 +145,7 @@ impl Publication {
             channel_bytes: checked(event.channel),
             name_bytes: checked(event.name),
             app: event.app,
+            origin: event.origin,
             excluded: event.excluded,
             requester,
         }
@@ -108,9 +157,11 @@ impl Publication {
         let (name, data) = rest.split_at(usize::from(self.name_bytes));
         Event {
             app: self.app,
+            origin: self.origin,
             channel,
             name,
             data,
+            user_id: "",
             excluded: self.excluded,
         }
     }
@@ -124,9 +175,11 @@ mod tests {
     fn a_publication_gives_back_the_event() {
         let event = Event {
             app: 3,
+            origin: Origin::Client,
             channel: "room",
             name: "\"täg\"",
             data: "",
+            user_id: "",
             excluded: Some(Address {
                 shard: 1,
                 socket: Socket {
@@ -142,6 +195,7 @@ mod tests {
             (back.app, back.channel, back.name, back.data),
             (3, "room", "\"täg\"", "")
         );
+        assert_eq!(back.origin, Origin::Client);
         assert_eq!(back.excluded, event.excluded);
         assert!(size_of::<Letter>() <= 80);
     }

@@ -1,9 +1,12 @@
 //! Decisions: channels and their logs, sessions, the API. No sockets, threads or clocks.
 
 pub mod apps;
+pub mod ask;
 pub mod audience;
 pub mod channels;
 pub mod home;
 pub mod letter;
 pub mod log;
+pub mod roster;
 pub mod session;
+pub mod variant;

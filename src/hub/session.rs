@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use super::apps::App;
 use crate::wire::channel::{self, ChannelKind};
+use crate::wire::pusher::member::{Member, MemberText};
 use crate::wire::pusher::{self, ClientMessage, CloseCode, SocketId};
 use crate::wire::signature;
 
@@ -29,6 +30,8 @@ pub enum Decision<'a> {
     Refused,
     Subscribe {
         channel: Cow<'a, str>,
+        /// Who joins a presence channel.
+        member: Option<MemberText>,
     },
     Unsubscribe {
         channel: Cow<'a, str>,
@@ -184,7 +187,7 @@ fn subscribe<'a>(
         }
         Err(error) => return refuse("InvalidChannel", &error.to_string(), 400),
     };
-    if kind.is_presence() || kind.is_cache() || channel.starts_with('#') {
+    if channel.starts_with('#') {
         return refuse(
             "NotSupported",
             "This server does not serve this kind of channel",
@@ -205,5 +208,16 @@ fn subscribe<'a>(
             return refuse("AuthError", &error.to_string(), 401);
         }
     }
-    Decision::Subscribe { channel }
+    let mut member = None;
+    if kind.is_presence() {
+        let data = channel_data.as_deref().unwrap_or("");
+        match Member::parse(data, &app.member_limits) {
+            Ok(parsed) => member = Some(MemberText::new(&parsed)),
+            Err(error) => {
+                let (kind, status) = error.kind_and_status();
+                return refuse(kind, &error.to_string(), status);
+            }
+        }
+    }
+    Decision::Subscribe { channel, member }
 }

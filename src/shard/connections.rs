@@ -13,6 +13,7 @@ use crate::base::slots::SlotSet;
 use crate::base::socket::{GENERATION_BITS, Socket};
 use crate::hub::letter::Publication;
 use crate::hub::session::Session;
+use crate::hub::variant::Variant;
 use crate::wire::http::Progress;
 use crate::wire::websocket::Decoder;
 
@@ -36,6 +37,8 @@ pub struct Connection {
     /// What was sent in part and comes first when the socket takes bytes again.
     pub unfinished: Source,
     pub peer: IpAddr,
+    /// In which form it gets channels' frames.
+    pub variant: Variant,
     pub protocol: Protocol,
     pub subscriptions: SmallVec<[Subscription; 2]>,
     pub outbox: Option<Box<Outbox>>,
@@ -109,7 +112,7 @@ pub struct Waiting {
     /// Events that could not be posted yet.
     pub parked: Vec<Publication>,
     pub parked_until_ms: u64,
-    /// Homes that have not confirmed yet.
+    /// Confirmations and answers of homes that have not come yet.
     pub receipts: u32,
     pub persistence_closes: bool,
 }
@@ -205,6 +208,7 @@ impl Connection {
             exceptions: 0,
             unfinished: Source::Nothing,
             peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            variant: Variant::Plain,
             protocol: Protocol::Absent,
             subscriptions: SmallVec::new(),
             outbox: None,

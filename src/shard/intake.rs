@@ -5,7 +5,8 @@ use std::mem;
 use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::base::socket::{Address, GENERATION_BITS, Socket};
-use crate::hub::letter::Event;
+use crate::hub::ask::{Ask, Question};
+use crate::hub::letter::{Event, Origin};
 use crate::hub::session::{self, Decision, Session};
 use crate::ring::Operation;
 use crate::wire::pusher::{self, SocketId};
@@ -13,6 +14,7 @@ use crate::wire::websocket::{self, Decoder, Message, Opcode};
 
 use super::Engine;
 use super::connections::{Protocol, Source, State};
+use super::membership::{self, Standing};
 use super::publish::Routed;
 
 impl Engine {
@@ -179,7 +181,7 @@ impl Engine {
         match session.read(app, id, text, self.now_s, &mut reply) {
             Decision::Answered => {}
             Decision::Refused => self.metrics.add(Metric::MessagesRefused, 1),
-            Decision::Subscribe { channel } => {
+            Decision::Subscribe { channel, member } => {
                 let place = self.place_of(slot, session.app, &channel);
                 let held = self.connections[slot].subscriptions.len();
                 let most = self.options.subscriptions_per_connection_max;
@@ -192,8 +194,18 @@ impl Engine {
                     let kind = "LimitReached";
                     pusher::encode_subscription_error(&mut reply, &channel, kind, error, 4004);
                     self.metrics.add(Metric::MessagesRefused, 1);
-                } else if self.subscribe(slot, session.app, &channel) {
+                } else if self.subscribe(slot, session.app, &channel) == Standing::Stands {
                     self.confirm_subscription(slot, &channel);
+                } else if membership::enters(&channel) {
+                    self.ask(Ask {
+                        requester: self.connections.socket(slot),
+                        app: session.app,
+                        channel: channel.as_ref().into(),
+                        question: Question::Enter {
+                            variant: self.connections[slot].variant,
+                            member,
+                        },
+                    });
                 }
             }
             Decision::Unsubscribe { channel } => {
@@ -217,9 +229,11 @@ impl Engine {
                     });
                     let event = Event {
                         app: session.app,
+                        origin: Origin::Client,
                         channel: &channel,
                         name: &name,
                         data,
+                        user_id: "",
                         excluded,
                     };
                     if self.route(&[event], None) == Routed::Behind {
@@ -239,7 +253,9 @@ impl Engine {
     }
 
     pub(super) fn place_of(&self, slot: u32, app: u16, channel: &str) -> Option<usize> {
-        let channel = self.channels.find(app, channel)?;
+        let channel = self
+            .channels
+            .find(app, channel, self.connections[slot].variant)?;
         let held = &self.connections[slot].subscriptions;
         held.iter().position(|held| held.channel == channel)
     }

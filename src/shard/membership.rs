@@ -1,7 +1,8 @@
-//! Who gets a channel's frames: subscriptions here, and the letters that join shards to homes.
+//! Who gets a channel's frames on this shard: subscriptions, and what homes elsewhere are told and
+//! tell of them.
 //!
 //! Letters that carry state are not queued: a channel that owes one is looked at again each turn
-//! until the lane has room.
+//! until the lane has room. The other side of these letters is in `home`.
 
 use crate::base::limits;
 use crate::base::metrics::Metric;
@@ -9,72 +10,59 @@ use crate::base::slab::Key;
 use crate::base::socket::Socket;
 use crate::hub::audience::{Exception, WAITING};
 use crate::hub::channels::Membership;
-use crate::hub::home::Interest;
-use crate::hub::letter::{Join, Letter};
-use crate::wire::websocket::{self};
+use crate::hub::letter::{Exit, Join, Letter};
+use crate::wire::channel::ChannelKind;
 
 use super::Engine;
+use super::connections::Subscription;
+
+/// Whether a new subscriber gets the channel's frames already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// From the head on: it can be told so.
+    Stands,
+    /// The home's answer is awaited.
+    Waits,
+}
 
 impl Engine {
-    /// Has the channel's letters posted at the end of this turn, or of the first with room.
-    pub fn owe(&mut self, channel: u32) {
-        let record = &mut self.channels[channel];
-        if !record.is_owing {
-            record.is_owing = true;
-            self.owing.push_back(channel);
+    /// Adds a subscription. Where the kind of channel has the home decide on each subscriber, it
+    /// waits until it is let in.
+    pub fn subscribe(&mut self, slot: u32, app: u16, name: &str) -> Standing {
+        let variant = self.connections[slot].variant;
+        let channel = self.channels.find_or_insert(app, name, variant);
+        match self.channels[channel].membership {
+            Membership::Absent => self.join(channel),
+            Membership::LeaveDue => self.channels[channel].membership = Membership::Joined,
+            Membership::JoinDue | Membership::Joining | Membership::Joined | Membership::Local => {}
         }
-    }
-
-    pub(super) fn note_congestion(&mut self, hash: u64, is_congested: bool) {
-        if is_congested {
-            self.congested.insert(hash);
-        } else {
-            self.congested.remove(&hash);
-            self.has_relief = true;
-        }
-    }
-
-    pub(super) fn drop_home_if_unused(&mut self, channel: u32) {
-        if self.channels[channel]
-            .home
-            .as_ref()
-            .is_some_and(|home| home.is_unused())
-        {
-            self.channels[channel].home = None;
-        }
-        self.channels.remove_if_unused(channel);
-    }
-
-    /// Adds a subscription. True if the channel is joined, so that it can be confirmed now.
-    pub fn subscribe(&mut self, slot: u32, app: u16, name: &str) -> bool {
-        let channel = self.channels.find_or_insert(app, name);
-        let hash = self.channels.hash(app, name);
-        if self.channels[channel].membership == Membership::Absent {
-            if self.home_of(hash) == self.index {
-                let record = &mut self.channels[channel];
-                let home = record.home.get_or_insert_default();
-                home.is_local = true;
-                record.head = home.head;
-                record.membership = Membership::Joined;
-            } else {
-                self.channels[channel].membership = Membership::JoinDue;
-                self.owe(channel);
-            }
-        } else if self.channels[channel].membership == Membership::LeaveDue {
-            self.channels[channel].membership = Membership::Joined;
-        }
-        let is_joined = self.channels[channel].membership == Membership::Joined;
-        let cursor = if is_joined {
-            self.channels[channel].head
-        } else {
-            WAITING
-        };
+        let record = &self.channels[channel];
+        let is_joined = matches!(record.membership, Membership::Joined | Membership::Local);
+        let stands = is_joined && !enters(name);
+        let cursor = if stands { record.head } else { WAITING };
         let index = self.channels.join(channel, slot, cursor);
         let held = &mut self.connections[slot].subscriptions;
-        held.push(super::connections::Subscription { channel, index });
+        held.push(Subscription { channel, index });
         self.connections.refresh_direct(slot);
         self.metrics.add(Metric::Subscriptions, 1);
-        is_joined
+        self.count_changed(channel);
+        if stands {
+            Standing::Stands
+        } else {
+            Standing::Waits
+        }
+    }
+
+    /// The first subscriber comes: the channel's frames are wanted here.
+    fn join(&mut self, channel: u32) {
+        let record = &self.channels[channel];
+        let hash = self.channels.hash(record.app, &record.name);
+        if self.home_of(hash) == self.index {
+            self.join_at_home(channel);
+        } else {
+            self.channels[channel].membership = Membership::JoinDue;
+            self.owe(channel);
+        }
     }
 
     /// Takes away the `place`-th subscription of the connection.
@@ -96,160 +84,131 @@ impl Engine {
         }
         self.connections.refresh_direct(slot);
         self.metrics.subtract(Metric::Subscriptions, 1);
+        if enters(&self.channels[held.channel].name) {
+            self.exit(slot, held.channel);
+        }
+        self.count_changed(held.channel);
         let record = &mut self.channels[held.channel];
         if record.subscribers.is_empty() {
             match record.membership {
                 Membership::JoinDue => record.membership = Membership::Absent,
-                Membership::Joined => match record.home.as_mut() {
-                    Some(home) => {
-                        home.is_local = false;
-                        record.membership = Membership::Absent;
-                        self.review_congestion(held.channel);
-                        if self.channels.is_live(held.channel) {
-                            self.drop_home_if_unused(held.channel);
-                        }
-                        return;
-                    }
-                    None => {
-                        record.membership = Membership::LeaveDue;
-                        self.owe(held.channel);
-                    }
-                },
+                Membership::Local => return self.leave_home(held.channel),
+                Membership::Joined => {
+                    record.membership = Membership::LeaveDue;
+                    self.owe(held.channel);
+                }
                 Membership::Joining | Membership::LeaveDue | Membership::Absent => {}
             }
             self.channels.remove_if_unused(held.channel);
         }
     }
 
-    /// Reads the letters of one shard, as many as are there.
-    pub fn read_letter(&mut self, from: u16, letter: Letter) {
-        match letter {
-            Letter::Publish(publication) => {
-                self.sequence(&publication.event());
-                let receipt = Letter::Published {
-                    requester: publication.requester,
-                };
-                self.mesh.post_receipt(from, receipt);
-            }
-            Letter::Published { requester } => {
-                self.mesh.receipt_came(from);
-                self.has_relief = true;
-                if let Some(requester) = requester {
-                    self.on_receipt(requester);
-                }
-            }
-            Letter::Join(join) => {
-                let channel = self.channels.find_or_insert(join.app, &join.name);
-                let home = self.channels[channel].home.get_or_insert_default();
-                home.interests.push(Interest {
-                    audience: join.audience,
-                    posted: home.head,
-                    swept: home.head,
-                    shard: from,
-                    owes_joined: true,
-                });
-                self.owe(channel);
-            }
-            Letter::Joined {
-                audience,
-                home,
-                position,
-            } => self.on_joined(audience, home, position),
-            Letter::Leave { home } => {
-                let Some(channel) = self.channels.resolve(home) else {
-                    return;
-                };
-                if let Some(home) = self.channels[channel].home.as_mut() {
-                    home.interests.retain(|interest| interest.shard != from);
-                    if home.interests.is_empty() {
-                        home.outgoing = None;
-                    }
-                    self.owe(channel);
-                    self.review_congestion(channel);
-                }
-            }
-            Letter::Except {
-                audience,
-                socket,
-                start,
-                end,
-            } => {
-                if let Some(channel) = self.channels.resolve(audience)
-                    && self.connections.is_current(socket)
-                {
-                    self.early_exceptions.push((
-                        channel,
-                        Exception {
-                            slot: socket.slot,
-                            start,
-                            end,
-                        },
-                    ));
-                }
-            }
-            Letter::Deliver {
-                audience,
-                position,
-                frames,
-            } => {
-                let Some(channel) = self.channels.resolve(audience) else {
-                    return;
-                };
-                assert_eq!(
-                    position, self.channels[channel].head,
-                    "frames come without a gap"
-                );
-                self.append(channel, &frames, websocket::frame_lengths(&frames));
-                let early = std::mem::take(&mut self.early_exceptions);
-                for &(_, exception) in early.iter().filter(|(about, _)| *about == channel) {
-                    self.except(channel, exception);
-                }
-                self.early_exceptions = early;
-                self.early_exceptions.retain(|(about, _)| *about != channel);
-            }
-            Letter::Swept { home, position } => {
-                let Some(channel) = self.channels.resolve(home) else {
-                    return;
-                };
-                if let Some(home) = self.channels[channel].home.as_mut() {
-                    for interest in home.interests.iter_mut().filter(|at| at.shard == from) {
-                        interest.swept = position;
-                    }
-                    self.review_congestion(channel);
-                }
-            }
-            Letter::Congested {
-                channel,
-                is_congested,
-            } => self.note_congestion(channel, is_congested),
+    /// One who had asked to be let in has left: the home is told, unless the question never went.
+    fn exit(&mut self, slot: u32, channel: u32) {
+        let socket = self.connections.socket(slot);
+        let record = &self.channels[channel];
+        let (app, name) = (record.app, record.name.clone());
+        if self.withdraw_ask(socket, &name) {
+            return;
+        }
+        let home = self.home_of(self.channels.hash(app, &name));
+        let exit = Exit {
+            app,
+            channel: name,
+            socket,
+        };
+        if home == self.index {
+            self.on_exit(home, &exit);
+        } else {
+            self.exits.push_back((home, Box::new(exit)));
         }
     }
 
+    /// How many subscribers there are matters to the channel's home.
+    fn count_changed(&mut self, channel: u32) {
+        match self.channels[channel].membership {
+            Membership::Local => self.owe(self.channels[channel].home_key.index),
+            Membership::Joined => self.owe(channel),
+            Membership::Absent
+            | Membership::JoinDue
+            | Membership::Joining
+            | Membership::LeaveDue => {}
+        }
+    }
+
+    /// Has the channel's letters posted at the end of this turn, or of the first with room.
+    pub fn owe(&mut self, channel: u32) {
+        let record = &mut self.channels[channel];
+        if !record.is_owing {
+            record.is_owing = true;
+            self.owing.push_back(channel);
+        }
+    }
+
+    /// The home sends frames from this position on.
     pub(super) fn on_joined(&mut self, audience: Key, home: Key, position: u64) {
         let Some(channel) = self.channels.resolve(audience) else {
             return;
         };
+        self.channels.stand_at(channel, position);
         let record = &mut self.channels[channel];
-        record.head = position;
-        record.reported = position;
         record.home_key = home;
         record.membership = Membership::Joined;
+        self.owe(channel);
+        let record = &mut self.channels[channel];
+        if record.subscribers.is_empty() {
+            record.membership = Membership::LeaveDue;
+            return;
+        }
+        if enters(&record.name) {
+            return;
+        }
         for subscriber in &mut record.subscribers {
             subscriber.cursor = position;
         }
-        if record.subscribers.is_empty() {
-            record.membership = Membership::LeaveDue;
-            self.owe(channel);
-        }
-        let name = self.channels[channel].name.clone();
+        let name = record.name.clone();
         for place in 0..self.channels[channel].subscribers.len() {
             let slot = self.channels[channel].subscribers[place].slot;
             self.confirm_subscription(slot, &name);
         }
     }
 
+    /// A connection here does not get a frame that will come.
+    pub(super) fn on_except(&mut self, audience: Key, socket: Socket, start: u64, end: u64) {
+        if let Some(channel) = self.channels.resolve(audience)
+            && self.connections.is_current(socket)
+        {
+            let slot = socket.slot;
+            let exception = Exception { slot, start, end };
+            self.early_exceptions.push((channel, exception));
+        }
+    }
+
+    /// Frames from the channel's home.
+    pub(super) fn on_deliver(&mut self, audience: Key, position: u64, frames: &[u8]) {
+        let Some(channel) = self.channels.resolve(audience) else {
+            return;
+        };
+        let record = &self.channels[channel];
+        match record.membership {
+            Membership::Joined | Membership::LeaveDue => {}
+            // They were on their way when the last subscriber left.
+            Membership::Absent | Membership::JoinDue | Membership::Joining => return,
+            Membership::Local => unreachable!("a home delivers to other shards"),
+        }
+        assert_eq!(position, record.head, "frames come without a gap");
+        self.append(channel, frames);
+        let early = std::mem::take(&mut self.early_exceptions);
+        for &(_, exception) in early.iter().filter(|(about, _)| *about == channel) {
+            self.except(channel, exception);
+        }
+        self.early_exceptions = early;
+        self.early_exceptions.retain(|(about, _)| *about != channel);
+    }
+
     /// Posts what channels owe other shards, as far as there is room.
     pub fn post_owed(&mut self) {
+        self.post_exits();
         for _ in 0..self.owing.len().min(limits::OWING_PER_TURN) {
             let Some(channel) = self.owing.pop_front() else {
                 break;
@@ -261,160 +220,66 @@ impl Engine {
                 self.owing.push_back(channel);
             }
         }
-        let (mesh, news) = (&mut self.mesh, &mut self.congestion_news);
-        news.retain(|&(shard, channel, is_congested)| {
-            let has_room = mesh.has_room(shard);
-            if has_room {
-                mesh.post(
-                    shard,
-                    Letter::Congested {
-                        channel,
-                        is_congested,
-                    },
-                );
+        self.post_asks();
+        self.post_congestion();
+    }
+
+    fn post_exits(&mut self) {
+        for _ in 0..self.exits.len() {
+            let Some((home, exit)) = self.exits.pop_front() else {
+                break;
+            };
+            if self.mesh.has_room(home) {
+                self.mesh.post(home, Letter::Exit(exit));
+            } else {
+                self.exits.push_back((home, exit));
             }
-            !has_room
-        });
+        }
     }
 
     /// Joins, leaves and progress. True if nothing is left to post.
-    pub(super) fn post_as_audience(&mut self, channel: u32) -> bool {
+    fn post_as_audience(&mut self, channel: u32) -> bool {
         let audience = self.channels.key_of(channel);
         let record = &self.channels[channel];
-        let home_shard = self.home_of(self.channels.hash(record.app, &record.name));
-        if home_shard == self.index {
-            return true;
-        }
-        match record.membership {
+        let (variant, home) = (record.variant, record.home_key);
+        let subscribers = record.subscribers.len() as u32;
+        let (letter, next) = match record.membership {
             Membership::JoinDue => {
-                if !self.mesh.has_room(home_shard) {
-                    return false;
-                }
                 let join = Join {
                     app: record.app,
+                    variant,
+                    subscribers,
                     name: record.name.clone(),
                     audience,
                 };
-                self.mesh.post(home_shard, Letter::Join(Box::new(join)));
-                self.channels[channel].membership = Membership::Joining;
+                (Letter::Join(Box::new(join)), Membership::Joining)
             }
-            Membership::LeaveDue => {
-                if !self.mesh.has_room(home_shard) {
-                    return false;
-                }
-                let home = record.home_key;
-                self.mesh.post(home_shard, Letter::Leave { home });
-                self.channels[channel].membership = Membership::Absent;
-            }
-            Membership::Joined => {
-                let home = record.home_key;
-                if self.has_progress(channel) {
-                    if !self.mesh.has_room(home_shard) {
-                        return false;
-                    }
-                    let position = self.channels.floor(channel);
-                    self.channels[channel].reported = position;
-                    self.mesh.post(home_shard, Letter::Swept { home, position });
-                }
-            }
-            Membership::Absent | Membership::Joining => {}
-        }
-        true
-    }
-
-    /// Confirmations and frames for the shards that listen. True if nothing is left to post.
-    pub(super) fn post_as_home(&mut self, channel: u32) -> bool {
-        let home_key = self.channels.key_of(channel);
-        let Some(home) = self.channels[channel].home.as_mut() else {
-            return true;
-        };
-        let (mut is_done, mut lowest) = (true, home.head);
-        let mut shared: Option<(u64, bytes::Bytes)> = None;
-        for interest in &mut home.interests {
-            let audience = interest.audience;
-            if interest.owes_joined {
-                if !self.mesh.has_room(interest.shard) {
-                    (is_done, lowest) = (false, lowest.min(interest.posted));
-                    continue;
-                }
-                interest.owes_joined = false;
-                let position = interest.posted;
-                self.mesh.post(
-                    interest.shard,
-                    Letter::Joined {
-                        audience,
-                        home: home_key,
-                        position,
-                    },
-                );
-            }
-            let Some(outgoing) = home
-                .outgoing
-                .as_mut()
-                .filter(|_| interest.posted < home.head)
-            else {
-                continue;
-            };
-            let mesh = &mut self.mesh;
-            outgoing
-                .exceptions
-                .retain(|&(shard, generation, Exception { slot, start, end })| {
-                    if shard != interest.shard || !mesh.has_room(shard) {
-                        return true;
-                    }
-                    let socket = Socket { slot, generation };
-                    mesh.post(
-                        shard,
-                        Letter::Except {
-                            audience,
-                            socket,
-                            start,
-                            end,
-                        },
-                    );
-                    false
-                });
-            let has_all = !outgoing
-                .exceptions
-                .iter()
-                .any(|(shard, _, _)| *shard == interest.shard);
-            if !has_all || !self.mesh.has_room(interest.shard) {
-                (is_done, lowest) = (false, lowest.min(interest.posted));
-                continue;
-            }
-            let position = interest.posted;
-            let frames = match &shared {
-                Some((from, frames)) if *from == position => frames.clone(),
-                _ => {
-                    let offset = (position - outgoing.base) as usize;
-                    self.arena.extend_from_slice(&outgoing.frames[offset..]);
-                    let frames = self.arena.split().freeze();
-                    shared = Some((position, frames.clone()));
-                    frames
-                }
-            };
-            interest.posted = home.head;
-            self.metrics.add(Metric::Letters, 1);
-            self.mesh.post(
-                interest.shard,
-                Letter::Deliver {
-                    audience,
+            Membership::LeaveDue => (Letter::Leave { home, variant }, Membership::Absent),
+            Membership::Joined if self.has_progress(channel) => {
+                let position = self.channels.floor(channel);
+                let progress = Letter::Progress {
+                    home,
+                    variant,
+                    subscribers,
                     position,
-                    frames,
-                },
-            );
-        }
-        if let Some(outgoing) = home.outgoing.as_mut()
-            && is_done
-        {
-            // Whoever was excluded on a shard that does not listen cannot be subscribed there.
-            outgoing.exceptions.clear();
-            outgoing.frames.clear();
-            if outgoing.frames.capacity() > limits::ARENA_BYTES || home.interests.is_empty() {
-                home.outgoing = None;
+                };
+                (progress, Membership::Joined)
             }
+            Membership::Joined | Membership::Local | Membership::Absent | Membership::Joining => {
+                return true;
+            }
+        };
+        let home_shard = self.home_of(self.channels.hash(record.app, &record.name));
+        if !self.mesh.has_room(home_shard) {
+            return false;
         }
-        is_done
+        self.mesh.post(home_shard, letter);
+        let floor = self.channels.floor(channel);
+        let record = &mut self.channels[channel];
+        record.subscribers_reported = subscribers;
+        record.reported = floor;
+        record.membership = next;
+        true
     }
 
     pub(super) fn remove_if_live(&mut self, channel: u32) {
@@ -430,10 +295,19 @@ impl Engine {
         }
     }
 
-    /// Whether the home thinks that this shard is further back than it is, by so much that it
-    /// matters to the congestion of the channel.
+    /// Whether the home counts other subscribers than there are, or thinks that this shard is
+    /// further back than it is, by so much that it matters to the congestion of the channel.
     fn has_progress(&self, channel: u32) -> bool {
+        let record = &self.channels[channel];
         let step = (self.options.log_bytes_max / 8) as u64;
-        self.channels.floor(channel) - self.channels[channel].reported >= step
+        record.subscribers_reported != record.subscribers.len() as u32
+            || self.channels.floor(channel) - record.reported >= step
     }
+}
+
+/// Whether the home decides on each subscriber of a channel with this name, and has something to
+/// tell it.
+pub(super) fn enters(name: &str) -> bool {
+    let kind = ChannelKind::of(name);
+    kind.is_presence() || kind.is_cache() || kind == ChannelKind::ServerToUser
 }

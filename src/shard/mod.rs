@@ -3,7 +3,8 @@
 //! The [`Engine`] holds the state and decides what is to be sent; it never enters the kernel. The
 //! turn in [`run`] hands its batch to the ring and brings back what completed.
 
-use std::collections::{HashSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
@@ -11,15 +12,22 @@ use bytes::BytesMut;
 
 use crate::base::limits;
 use crate::base::metrics::Metrics;
+use crate::base::slab::Key;
 use crate::base::socket::Socket;
 use crate::base::wheel::Wheel;
 use crate::hub::apps::Apps;
+use crate::hub::ask::Ask;
 use crate::hub::audience::{Exception, Visit};
 use crate::hub::channels::Channels;
+use crate::hub::letter::Exit;
+use crate::hub::variant::Encoder;
 use crate::options::Options;
 use crate::ring::Operation;
 
+pub mod ask;
 pub mod connections;
+pub mod entry;
+pub mod home;
 pub mod intake;
 pub mod membership;
 pub mod mesh;
@@ -108,8 +116,17 @@ pub struct Engine {
     broken: Vec<u32>,
     /// Exceptions that came before their frames, which come in the same turn's letters or the next.
     early_exceptions: Vec<(u32, Exception)>,
-    excluded_now: Vec<Exception>,
+    /// Questions for which there was no credit yet, or whose channel is still to be joined: at most
+    /// as many as connections wait for.
+    asks: VecDeque<(u16, Box<Ask>)>,
+    /// Questions to this shard's own homes, for the next turn.
+    own_asks: VecDeque<Box<Ask>>,
+    /// Those who left after they had asked to be let in, at most one for each question.
+    exits: VecDeque<(u16, Box<Exit>)>,
+    /// Homes that keep an event, once each, by the second when it will be over.
+    caching: BinaryHeap<Reverse<(u32, Key)>>,
     arena: BytesMut,
+    encoder: Encoder,
     /// Scratch, kept for its memory.
     frame: Vec<u8>,
     text: Vec<u8>,
@@ -157,7 +174,11 @@ impl Engine {
             doomed: Vec::new(),
             broken: Vec::new(),
             early_exceptions: Vec::new(),
-            excluded_now: Vec::new(),
+            asks: VecDeque::new(),
+            own_asks: VecDeque::new(),
+            exits: VecDeque::new(),
+            caching: BinaryHeap::new(),
+            encoder: Encoder::default(),
             arena: BytesMut::with_capacity(limits::ARENA_BYTES),
             frame: Vec::new(),
             text: Vec::new(),

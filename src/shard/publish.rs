@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! route      its home is elsewhere: post it there
-//! sequence   at home: a position, one encode, the frame to this shard's log and to the others'
+//! sequence   at home: a position, one encode a variant, the frame to this shard's log and the others'
 //! deliver    the frames of another home, to this shard's log
 //! sweep      for each subscriber behind the head: one visit, from its cursor to the head
 //! settle     after the system call: cursors of short sends go back, those sockets are waited for
@@ -13,8 +13,9 @@
 use crate::base::metrics::Metric;
 use crate::base::socket::{Address, Socket};
 use crate::hub::audience::Exception;
-use crate::hub::letter::{Event, Letter, Publication};
-use crate::wire::websocket::{self, Opcode};
+use crate::hub::letter::{Event, Letter, Origin, Publication};
+use crate::hub::variant::Variant;
+use crate::wire::channel::ChannelKind;
 
 use super::Engine;
 
@@ -87,65 +88,62 @@ impl Engine {
         held.max().unwrap_or(0) as usize
     }
 
-    /// Gives the event its place in its channel's order and encodes it, once.
+    /// Gives the event its place in its channel's order and encodes it, once for each variant.
     pub fn sequence(&mut self, event: &Event<'_>) {
-        let Some(channel) = self.channels.find(event.app, event.channel) else {
+        if event.origin == Origin::Api && ChannelKind::of(event.channel).is_cache() {
+            self.cache(event);
+        }
+        let channel = self.channels.find(event.app, event.channel, Variant::Plain);
+        let Some(channel) = channel else { return };
+        let Some(mut home) = self.channels[channel].home.take() else {
             return;
         };
-        if self.channels[channel].home.is_none() {
-            return;
-        }
+        let user_id = home.user_id_of(event);
+        let event = &Event {
+            user_id: user_id.as_deref().unwrap_or(""),
+            ..*event
+        };
         let mut frame = std::mem::take(&mut self.frame);
-        frame.clear();
-        encode(event, &mut frame);
-        self.metrics.add(Metric::Encodes, 1);
-        let home = self.channels[channel]
-            .home
-            .as_mut()
-            .expect("it was just seen");
-        let start = home.head;
-        home.head += frame.len() as u64;
-        let end = home.head;
-        let is_local = home.is_local;
-        if !home.interests.is_empty() {
-            home.keep_outgoing(&frame, start);
-        }
-        if let Some(Address { shard, socket }) = event.excluded {
-            let exception = Exception {
-                slot: socket.slot,
-                start,
-                end,
-            };
-            if shard != self.index {
-                if let Some(outgoing) = home.outgoing.as_mut() {
-                    outgoing
-                        .exceptions
-                        .push((shard, socket.generation, exception));
+        let mut owes = false;
+        for stream in &mut home.streams {
+            frame.clear();
+            self.encoder.encode(stream.variant, event, &mut frame);
+            self.metrics.add(Metric::Encodes, 1);
+            let start = stream.sequence(&frame);
+            owes |= !stream.interests.is_empty();
+            if let Some(local) = stream.local {
+                self.append(local, &frame);
+            }
+            if let Some(Address { shard, socket }) = event.excluded {
+                let slot = socket.slot;
+                let exception = Exception {
+                    slot,
+                    start,
+                    end: stream.head,
+                };
+                if shard != self.index {
+                    if let Some(outgoing) = stream.outgoing.as_mut() {
+                        let generation = socket.generation;
+                        outgoing.exceptions.push((shard, generation, exception));
+                    }
+                } else if let Some(local) = stream.local
+                    && self.connections.is_current(socket)
+                {
+                    self.except(local, exception);
                 }
-            } else if is_local && self.connections.is_current(socket) {
-                self.excluded_now.push(exception);
             }
         }
-        let owes = !home.interests.is_empty();
-        if is_local {
-            self.append(channel, &frame, std::iter::once(frame.len()));
-            while let Some(exception) = self.excluded_now.pop() {
-                self.except(channel, exception);
-            }
-        }
+        self.frame = frame;
+        self.channels[channel].home = Some(home);
         if owes {
             self.owe(channel);
         }
-        self.frame = frame;
         self.review_congestion(channel);
     }
 
-    pub(super) fn append(
-        &mut self,
-        channel: u32,
-        frames: &[u8],
-        lengths: impl Iterator<Item = usize> + Clone,
-    ) {
+    /// Appends frames to the log of a channel that has subscribers here.
+    pub(super) fn append(&mut self, channel: u32, frames: &[u8]) {
+        let lengths = self.channels[channel].variant.frame_lengths(frames);
         self.metrics
             .add(Metric::Appends, lengths.clone().count() as u64);
         let log_bytes_max = self.options.log_bytes_max;
@@ -169,47 +167,4 @@ impl Engine {
             self.connections.refresh_direct(exception.slot);
         }
     }
-
-    /// The engine is behind in a channel when a sweep somewhere is: its publishers are to wait.
-    pub(super) fn review_congestion(&mut self, channel: u32) {
-        let record = &self.channels[channel];
-        let Some(home) = record.home.as_ref() else {
-            return;
-        };
-        let swept = if home.is_local {
-            self.channels.floor(channel).min(home.swept_elsewhere())
-        } else {
-            home.swept_elsewhere()
-        };
-        let behind = home.head - swept;
-        let bound = self.options.log_bytes_max as u64;
-        let is_congested = if home.is_congested {
-            behind > bound / 2
-        } else {
-            behind > bound
-        };
-        if is_congested == home.is_congested {
-            return;
-        }
-        let hash = self.channels.hash(record.app, &record.name);
-        let home = self.channels[channel]
-            .home
-            .as_mut()
-            .expect("it was just seen");
-        home.is_congested = is_congested;
-        self.note_congestion(hash, is_congested);
-        for shard in (0..self.mesh.shards() as u16).filter(|shard| *shard != self.index) {
-            self.congestion_news
-                .retain(|(to, about, _)| (*to, *about) != (shard, hash));
-            self.congestion_news.push((shard, hash, is_congested));
-        }
-        self.drop_home_if_unused(channel);
-    }
-}
-
-/// The one encode of an event: a text frame with its envelope.
-fn encode(event: &Event<'_>, frame: &mut Vec<u8>) {
-    let length = crate::wire::pusher::event_length(event.name, event.channel, event.data);
-    frame.extend_from_slice(websocket::header(Opcode::Text, length).as_ref());
-    crate::wire::pusher::encode_event_tokens(frame, event.name, event.channel, event.data);
 }

@@ -4,7 +4,7 @@ use std::mem;
 
 use crate::base::metrics::{self, Metric};
 use crate::base::socket::Socket;
-use crate::hub::letter::{Event, Publication};
+use crate::hub::letter::{Event, Origin, Publication};
 use crate::hub::session::Session;
 use crate::wire::api;
 use crate::wire::http::{self, Body, Parsed, Persistence, Request};
@@ -231,9 +231,11 @@ impl Engine {
             let excluded = event.socket_id.and_then(|id| self.address_of(id));
             events.extend(event.channels.iter().map(|channel| Event {
                 app: number,
+                origin: Origin::Api,
                 channel,
                 name: event.name.token(),
                 data: event.data.token(),
+                user_id: "",
                 excluded,
             }));
         }
@@ -314,7 +316,7 @@ impl Engine {
         matches!(self.connections[slot].protocol, Protocol::Http(_))
     }
 
-    /// A home confirmed one of the events of a request.
+    /// A home confirmed or answered one thing that the connection waits for.
     pub fn on_receipt(&mut self, requester: Socket) {
         if !self.connections.is_current(requester) {
             return;

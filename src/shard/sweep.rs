@@ -312,10 +312,13 @@ impl Engine {
         for channel in swept.drain(..) {
             self.channels.settle(channel, &mut self.passed);
             let record = &self.channels[channel];
-            if record.home.is_none() && record.membership == Membership::Joined {
-                self.owe_progress(channel);
-            } else {
-                self.review_congestion(channel);
+            match record.membership {
+                Membership::Joined => self.owe_progress(channel),
+                Membership::Local => self.review_congestion(record.home_key.index),
+                Membership::Absent
+                | Membership::JoinDue
+                | Membership::Joining
+                | Membership::LeaveDue => {}
             }
             self.remove_if_live(channel);
         }

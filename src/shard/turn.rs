@@ -95,6 +95,7 @@ impl<R: Ring> Shard<R> {
         }
         self.ring.put_completions(completions);
         work += engine.read_letters();
+        engine.answer_own_asks();
         engine.on_timers();
         engine.retry_parked();
         engine.end_doomed();
@@ -140,6 +141,9 @@ impl Engine {
             || !self.gather.is_empty()
             || !self.owing.is_empty()
             || !self.congestion_news.is_empty()
+            || !self.asks.is_empty()
+            || !self.own_asks.is_empty()
+            || !self.exits.is_empty()
             || !self.doomed.is_empty()
             || !self.broken.is_empty()
     }
@@ -455,6 +459,7 @@ impl Engine {
             self.housekeeping_ms = self.now_ms;
             self.has_relief = true;
             self.review_held();
+            self.forget_cached();
         }
     }
 

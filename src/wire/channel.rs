@@ -64,7 +64,7 @@ impl ChannelKind {
     }
 
     /// The kind that `name` would be of, whether or not the name is a good one.
-    fn of(name: &str) -> Self {
+    pub fn of(name: &str) -> Self {
         // Longer prefixes stand before the ones they begin with.
         const PREFIXES: [(&str, ChannelKind); 8] = [
             (

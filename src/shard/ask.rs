@@ -1,0 +1,139 @@
+//! Questions to homes: put by a connection that waits, answered by the home, carried out here.
+
+use crate::base::metrics::Metric;
+use crate::base::socket::{Address, Socket};
+use crate::hub::ask::{Answer, Ask, Content, Question, Refused};
+use crate::hub::channels::Membership;
+use crate::hub::letter::Letter;
+use crate::hub::variant::Variant;
+use crate::wire::pusher;
+
+use super::Engine;
+
+impl Engine {
+    /// Puts a question to a channel's home; the connection reads on when it is answered.
+    pub(super) fn ask(&mut self, ask: Ask) {
+        let slot = ask.requester.slot;
+        let waiting = self.connections[slot].waiting.get_or_insert_default();
+        waiting.receipts += 1;
+        let home = self.home_of(self.channels.hash(ask.app, &ask.channel));
+        if home == self.index {
+            self.own_asks.push_back(Box::new(ask));
+        } else {
+            self.asks.push_back((home, Box::new(ask)));
+        }
+    }
+
+    /// Takes back the question of one who asked to be let in. False if it was put already.
+    pub(super) fn withdraw_ask(&mut self, requester: Socket, channel: &str) -> bool {
+        let before = self.asks.len() + self.own_asks.len();
+        let is_other = |ask: &Ask| ask.requester != requester || *ask.channel != *channel;
+        self.asks.retain(|(_, ask)| is_other(ask));
+        self.own_asks.retain(|ask| is_other(ask));
+        self.asks.len() + self.own_asks.len() < before
+    }
+
+    /// Posts questions in the order in which they were put to each home, as far as there is credit.
+    pub(super) fn post_asks(&mut self) {
+        for _ in 0..self.asks.len() {
+            let Some((home, ask)) = self.asks.pop_front() else {
+                break;
+            };
+            if !self.connections.is_current(ask.requester) {
+                continue;
+            }
+            if self.may_post(home, &ask) {
+                self.mesh.post_publish(home, Letter::Ask(ask));
+            } else {
+                self.asks.push_back((home, ask));
+            }
+        }
+    }
+
+    /// Whether the question comes behind the letters that it has to come behind, and has credit.
+    fn may_post(&mut self, home: u16, ask: &Ask) -> bool {
+        let is_in_order = match ask.question {
+            Question::Enter { variant, .. } => {
+                let channel = self.channels.find(ask.app, &ask.channel, variant);
+                let channel = channel.expect("who enters was added to the subscribers");
+                let is_joining = matches!(
+                    self.channels[channel].membership,
+                    Membership::Joining | Membership::Joined
+                );
+                is_joining && self.exits.iter().all(|(to, _)| *to != home)
+            }
+        };
+        is_in_order && self.mesh.has_credit(home, 1)
+    }
+
+    /// Answers the questions that connections here put to homes here.
+    pub(super) fn answer_own_asks(&mut self) {
+        for _ in 0..self.own_asks.len() {
+            let Some(mut ask) = self.own_asks.pop_front() else {
+                break;
+            };
+            let content = self.consider(self.index, &mut ask);
+            self.on_answer(*ask.answer(content));
+        }
+    }
+
+    /// A question of another shard.
+    pub(super) fn on_ask(&mut self, from: u16, mut ask: Ask) {
+        let content = self.consider(from, &mut ask);
+        match ask.question {
+            Question::Enter { variant, .. } => {
+                let channel = self.channels.find(ask.app, &ask.channel, Variant::Plain);
+                let channel = channel.expect("a shard joins before anybody there enters");
+                let home = self.channels[channel].home.as_mut();
+                let home = home.expect("a shard joins before anybody there enters");
+                home.stream(variant).answer(from, ask.answer(content));
+                self.owe(channel);
+            }
+        }
+    }
+
+    fn consider(&mut self, from: u16, ask: &mut Ask) -> Content {
+        let address = Address {
+            shard: from,
+            socket: ask.requester,
+        };
+        match &mut ask.question {
+            Question::Enter { member, .. } => {
+                self.enter(ask.app, &ask.channel, address, member.take())
+            }
+        }
+    }
+
+    /// What a home here or elsewhere answered.
+    pub(super) fn on_answer(&mut self, answer: Answer) {
+        if !self.connections.is_current(answer.requester) {
+            return;
+        }
+        let slot = answer.requester.slot;
+        let place = self.place_of(slot, answer.app, &answer.channel);
+        match answer.content {
+            Content::Entered { replies } => {
+                let Some(place) = place else { return };
+                let held = self.connections[slot].subscriptions[place];
+                let record = &mut self.channels[held.channel];
+                record.subscribers[held.index as usize].cursor = record.head;
+                for reply in &replies {
+                    self.reply_text(slot, reply);
+                }
+            }
+            Content::Refused(Refused {
+                kind,
+                error,
+                status,
+            }) => {
+                let Some(place) = place else { return };
+                self.unsubscribe(slot, place);
+                let mut text = Vec::new();
+                pusher::encode_subscription_error(&mut text, &answer.channel, kind, &error, status);
+                self.reply_text(slot, &text);
+                self.metrics.add(Metric::MessagesRefused, 1);
+            }
+        }
+        self.on_receipt(answer.requester);
+    }
+}

@@ -1,0 +1,340 @@
+//! What the home of a channel does: lets shards and subscribers in, posts frames to the shards that
+//! listen, and watches how far their sweeps are.
+//!
+//! The other side of these letters is in `membership`.
+
+use smallvec::SmallVec;
+
+use crate::base::limits;
+use crate::base::metrics::Metric;
+use crate::base::slab::Key;
+use crate::base::socket::Socket;
+use crate::hub::audience::Exception;
+use crate::hub::channels::Membership;
+use crate::hub::home::{Interest, Stream};
+use crate::hub::letter::{Join, Letter};
+use crate::hub::variant::Variant;
+
+use super::Engine;
+
+impl Engine {
+    /// Reads a letter of another shard.
+    pub fn read_letter(&mut self, from: u16, letter: Letter) {
+        match letter {
+            Letter::Publish(publication) => {
+                self.sequence(&publication.event());
+                let requester = publication.requester;
+                self.mesh
+                    .post_receipt(from, Letter::Published { requester });
+            }
+            Letter::Published { requester } => {
+                self.mesh.receipt_came(from);
+                self.has_relief = true;
+                if let Some(requester) = requester {
+                    self.on_receipt(requester);
+                }
+            }
+            Letter::Ask(ask) => self.on_ask(from, *ask),
+            Letter::Answer(answer) => {
+                self.mesh.receipt_came(from);
+                self.has_relief = true;
+                self.on_answer(*answer);
+            }
+            Letter::Join(join) => self.on_join(from, &join),
+            Letter::Joined {
+                audience,
+                home,
+                position,
+            } => self.on_joined(audience, home, position),
+            Letter::Leave { home, variant } => self.on_leave(from, home, variant),
+            Letter::Exit(exit) => self.on_exit(from, &exit),
+            Letter::Except {
+                audience,
+                socket,
+                start,
+                end,
+            } => self.on_except(audience, socket, start, end),
+            Letter::Deliver {
+                audience,
+                position,
+                frames,
+            } => self.on_deliver(audience, position, &frames),
+            Letter::Progress {
+                home,
+                variant,
+                subscribers,
+                position,
+            } => self.on_progress(from, home, variant, subscribers, position),
+            Letter::Congested {
+                channel,
+                is_congested,
+            } => self.note_congestion(channel, is_congested),
+        }
+    }
+
+    /// The channel's first subscriber in its variant on this shard, which is its home.
+    pub(super) fn join_at_home(&mut self, channel: u32) {
+        let record = &self.channels[channel];
+        let variant = record.variant;
+        let home_channel = match variant {
+            Variant::Plain => channel,
+        };
+        let home = self.channels[home_channel].home.get_or_insert_default();
+        let stream = home.stream(variant);
+        stream.local = Some(channel);
+        let head = stream.head;
+        let home_key = self.channels.key_of(home_channel);
+        self.channels.stand_at(channel, head);
+        let record = &mut self.channels[channel];
+        record.home_key = home_key;
+        record.membership = Membership::Local;
+    }
+
+    /// The last subscriber of this shard, which is the channel's home, has left.
+    pub(super) fn leave_home(&mut self, channel: u32) {
+        let record = &mut self.channels[channel];
+        record.membership = Membership::Absent;
+        let (variant, home_channel) = (record.variant, record.home_key.index);
+        let home = self.channels[home_channel].home.as_mut();
+        let home = home.expect("whoever is local has a home");
+        home.stream(variant).local = None;
+        home.forget_unheard();
+        self.channels.remove_if_unused(channel);
+        self.review_congestion(home_channel);
+    }
+
+    fn on_join(&mut self, from: u16, join: &Join) {
+        let channel = self
+            .channels
+            .find_or_insert(join.app, &join.name, Variant::Plain);
+        let home = self.channels[channel].home.get_or_insert_default();
+        let stream = home.stream(join.variant);
+        stream.interests.push(Interest {
+            audience: join.audience,
+            posted: stream.head,
+            swept: stream.head,
+            subscribers: join.subscribers,
+            shard: from,
+            owes_joined: true,
+        });
+        self.owe(channel);
+    }
+
+    fn on_leave(&mut self, from: u16, home: Key, variant: Variant) {
+        let Some(channel) = self.channels.resolve(home) else {
+            return;
+        };
+        let Some(home) = self.channels[channel].home.as_mut() else {
+            return;
+        };
+        if let Some(stream) = home.stream_mut(variant) {
+            stream.interests.retain(|interest| interest.shard != from);
+        }
+        home.forget_unheard();
+        self.owe(channel);
+        self.review_congestion(channel);
+    }
+
+    fn on_progress(
+        &mut self,
+        from: u16,
+        home: Key,
+        variant: Variant,
+        subscribers: u32,
+        position: u64,
+    ) {
+        let Some(channel) = self.channels.resolve(home) else {
+            return;
+        };
+        let home = self.channels[channel].home.as_mut();
+        let Some(stream) = home.and_then(|home| home.stream_mut(variant)) else {
+            return;
+        };
+        for interest in stream.interests.iter_mut().filter(|at| at.shard == from) {
+            interest.swept = position;
+            interest.subscribers = subscribers;
+        }
+        self.review_congestion(channel);
+    }
+
+    /// Confirmations, frames and answers for the shards that listen. True if nothing is left to post.
+    pub(super) fn post_as_home(&mut self, channel: u32) -> bool {
+        let home_key = self.channels.key_of(channel);
+        let Some(mut home) = self.channels[channel].home.take() else {
+            return true;
+        };
+        let mut is_done = true;
+        for stream in &mut home.streams {
+            is_done &= self.post_stream(home_key, stream);
+        }
+        home.forget_unheard();
+        self.channels[channel].home = Some(home);
+        is_done
+    }
+
+    fn post_stream(&mut self, home: Key, stream: &mut Stream) -> bool {
+        let (mut is_done, head) = (true, stream.head);
+        let mut shared: Option<(u64, bytes::Bytes)> = None;
+        for interest in &mut stream.interests {
+            let (audience, shard) = (interest.audience, interest.shard);
+            if interest.owes_joined {
+                if !self.mesh.has_room(shard) {
+                    is_done = false;
+                    continue;
+                }
+                interest.owes_joined = false;
+                let position = interest.posted;
+                let joined = Letter::Joined {
+                    audience,
+                    home,
+                    position,
+                };
+                self.mesh.post(shard, joined);
+            }
+            let Some(outgoing) = stream.outgoing.as_mut() else {
+                continue;
+            };
+            if interest.posted == head {
+                continue;
+            }
+            let mesh = &mut self.mesh;
+            outgoing
+                .exceptions
+                .retain(|&(of, generation, Exception { slot, start, end })| {
+                    if of != shard || !mesh.has_room(shard) {
+                        return true;
+                    }
+                    let socket = Socket { slot, generation };
+                    let except = Letter::Except {
+                        audience,
+                        socket,
+                        start,
+                        end,
+                    };
+                    mesh.post(shard, except);
+                    false
+                });
+            let has_all = !outgoing.exceptions.iter().any(|(of, _, _)| *of == shard);
+            if !has_all || !self.mesh.has_room(shard) {
+                is_done = false;
+                continue;
+            }
+            let position = interest.posted;
+            let frames = match &shared {
+                Some((from, frames)) if *from == position => frames.clone(),
+                _ => {
+                    let offset = (position - outgoing.base) as usize;
+                    self.arena.extend_from_slice(&outgoing.frames[offset..]);
+                    let frames = self.arena.split().freeze();
+                    shared = Some((position, frames.clone()));
+                    frames
+                }
+            };
+            interest.posted = head;
+            self.metrics.add(Metric::Letters, 1);
+            let deliver = Letter::Deliver {
+                audience,
+                position,
+                frames,
+            };
+            self.mesh.post(shard, deliver);
+        }
+        is_done & self.post_answers(stream, is_done)
+    }
+
+    /// Answers go behind the frames that their shard has not been posted yet.
+    fn post_answers(&mut self, stream: &mut Stream, has_posted_all: bool) -> bool {
+        let Some(outgoing) = stream.outgoing.as_mut() else {
+            return true;
+        };
+        let behind: SmallVec<[u16; 4]> = stream
+            .interests
+            .iter()
+            .filter(|interest| interest.owes_joined || interest.posted < stream.head)
+            .map(|interest| interest.shard)
+            .collect();
+        let mut kept = Vec::new();
+        for (shard, answer) in outgoing.answers.drain(..) {
+            if behind.contains(&shard) {
+                kept.push((shard, answer));
+            } else {
+                self.mesh.post_receipt(shard, Letter::Answer(answer));
+            }
+        }
+        outgoing.answers = kept;
+        let is_done = outgoing.answers.is_empty();
+        if is_done && has_posted_all {
+            // Whoever was excluded on a shard that does not listen cannot be subscribed there.
+            outgoing.exceptions.clear();
+            outgoing.frames.clear();
+            if outgoing.frames.capacity() > limits::ARENA_BYTES || stream.interests.is_empty() {
+                stream.outgoing = None;
+            }
+        }
+        is_done
+    }
+
+    pub(super) fn drop_home_if_unused(&mut self, channel: u32) {
+        let record = &mut self.channels[channel];
+        if record.home.as_ref().is_some_and(|home| home.is_unused()) {
+            record.home = None;
+        }
+        self.channels.remove_if_unused(channel);
+    }
+
+    pub(super) fn note_congestion(&mut self, hash: u64, is_congested: bool) {
+        if is_congested {
+            self.congested.insert(hash);
+        } else {
+            self.congested.remove(&hash);
+            self.has_relief = true;
+        }
+    }
+
+    /// The engine is behind in a channel when a sweep somewhere is: its publishers are to wait.
+    pub(super) fn review_congestion(&mut self, channel: u32) {
+        let record = &self.channels[channel];
+        let Some(home) = record.home.as_ref() else {
+            return;
+        };
+        let behind = home.streams.iter().map(|stream| {
+            let swept = stream.swept_elsewhere();
+            let local = stream.local.map(|local| self.channels.floor(local));
+            stream.head - local.unwrap_or(stream.head).min(swept)
+        });
+        let behind = behind.max().unwrap_or(0);
+        let bound = self.options.log_bytes_max as u64;
+        let is_congested = if home.is_congested {
+            behind > bound / 2
+        } else {
+            behind > bound
+        };
+        if is_congested != home.is_congested {
+            let hash = self.channels.hash(record.app, &record.name);
+            let home = self.channels[channel].home.as_mut();
+            home.expect("it was just seen").is_congested = is_congested;
+            self.note_congestion(hash, is_congested);
+            for shard in (0..self.mesh.shards() as u16).filter(|shard| *shard != self.index) {
+                self.congestion_news
+                    .retain(|(to, about, _)| (*to, *about) != (shard, hash));
+                self.congestion_news.push((shard, hash, is_congested));
+            }
+        }
+        self.drop_home_if_unused(channel);
+    }
+
+    pub(super) fn post_congestion(&mut self) {
+        let (mesh, news) = (&mut self.mesh, &mut self.congestion_news);
+        news.retain(|&(shard, channel, is_congested)| {
+            let has_room = mesh.has_room(shard);
+            if has_room {
+                let congested = Letter::Congested {
+                    channel,
+                    is_congested,
+                };
+                mesh.post(shard, congested);
+            }
+            !has_room
+        });
+    }
+}
