@@ -16,10 +16,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use smallvec::{SmallVec, smallvec};
 
-use super::channel::{self, NameError};
-use super::json::{self, RawString};
-use super::pusher::{InvalidSocketId, SocketId};
-use super::signature::form_pairs;
+use super::refusal::ApiError;
+use crate::wire::channel;
+use crate::wire::json::{self, RawString};
+use crate::wire::pusher::{InvalidSocketId, SocketId};
+use crate::wire::signature::form_pairs;
 
 /// What an event may be. Beyond a limit the whole call is refused.
 #[derive(Clone, Copy, Debug)]
@@ -89,41 +90,6 @@ pub fn parse_batch<'a>(body: &'a [u8], limits: &EventLimits) -> Result<Vec<Event
         })
         .collect()
 }
-
-/// An answer that refuses a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiError {
-    pub status: u16,
-    /// Plain text, for a developer. Client libraries read the status alone.
-    pub message: Cow<'static, str>,
-}
-
-impl ApiError {
-    fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status: 400,
-            message: message.into(),
-        }
-    }
-
-    fn missing(field: &str) -> Self {
-        Self::bad_request(format!("Missing required parameter: {field}"))
-    }
-
-    fn bad_name(what: &str, name: &str, error: NameError) -> Self {
-        // An answer repeats no more of a name than a developer needs to find it.
-        let beginning: String = name.chars().take(200).collect();
-        Self::bad_request(format!("The {what} name {beginning:?} {error}"))
-    }
-}
-
-impl fmt::Display for ApiError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.status, self.message)
-    }
-}
-
-impl std::error::Error for ApiError {}
 
 #[derive(Deserialize)]
 struct BatchFields<'a> {
