@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::options::Options;
 use crate::wire::api::EventLimits;
 use crate::wire::pusher::member::MemberLimits;
+use crate::wire::pusher::user::UserLimits;
 use crate::wire::signature::Signer;
 
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct App {
     pub client_events_per_second_max: u32,
     pub limits: EventLimits,
     pub member_limits: MemberLimits,
+    pub user_limits: UserLimits,
     /// Users of one presence channel.
     pub presence_members_max: usize,
     /// How long a cache channel's last event is kept.
@@ -42,6 +44,10 @@ impl Apps {
             member_limits: MemberLimits {
                 user_bytes_max: 1024,
                 id_characters_max: 128,
+            },
+            user_limits: UserLimits {
+                id_characters_max: 128,
+                watchlist_users_max: 100,
             },
             presence_members_max: 100,
             cache_ttl_s: 1800,

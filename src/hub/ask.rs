@@ -38,6 +38,8 @@ pub struct Answer {
 pub enum Content {
     /// The requester gets what is sequenced from here on, after these messages.
     Entered { replies: Vec<Vec<u8>> },
+    /// The requester is told of what the watched user does from here on; so it stands now.
+    Watching { is_online: bool },
     /// The requester is not let in, for this reason.
     Refused(Refused),
 }

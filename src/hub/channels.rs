@@ -23,6 +23,7 @@ use smallvec::SmallVec;
 
 use super::audience::{self, Moved, Subscribers, Sweep};
 use super::home::Home;
+use super::users;
 use super::variant::Variant;
 use crate::base::limits;
 use crate::base::slab::{Key, Slab};
@@ -119,8 +120,12 @@ impl Channels {
         }
     }
 
+    /// A user's watchers have the hash of the user's own channel, so that they share its home.
     pub fn hash(&self, app: u16, name: &str) -> u64 {
-        self.hasher.hash_one((app, name))
+        match users::watched_id(name) {
+            Some(id) => self.hasher.hash_one((app, &*users::own_channel(id))),
+            None => self.hasher.hash_one((app, name)),
+        }
     }
 
     pub fn len(&self) -> usize {

@@ -102,6 +102,8 @@ pub enum Origin {
     Client,
     /// The server itself.
     Server,
+    /// The server, and `data` is the whole message: it names no channel.
+    Message,
 }
 
 /// An event for one channel, as it was understood where it arrived. `name`, `data` and `user_id`

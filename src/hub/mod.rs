@@ -9,4 +9,5 @@ pub mod letter;
 pub mod log;
 pub mod roster;
 pub mod session;
+pub mod users;
 pub mod variant;

@@ -6,16 +6,21 @@
 use std::borrow::Cow;
 
 use super::apps::App;
+use super::users::{self, SignIn, SignedIn, Watched};
 use crate::wire::channel::{self, ChannelKind};
 use crate::wire::pusher::member::{Member, MemberText};
+use crate::wire::pusher::user::{self, User};
 use crate::wire::pusher::{self, ClientMessage, CloseCode, SocketId};
 use crate::wire::signature;
 
 /// What a session remembers between two messages.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     pub app: u16,
     pub protocol: u8,
+    /// The client has signed in or joined a channel that takes an authorization.
+    pub is_authorized: bool,
+    pub user: Option<Box<SignedIn>>,
     /// Client events of the current second.
     events: u32,
     second: u32,
@@ -42,7 +47,12 @@ pub enum Decision<'a> {
         name: Cow<'a, str>,
         data: &'a str,
     },
-    Close(CloseCode),
+    /// Signed in, once the homes of the user and of those it watches have answered.
+    SignIn(Box<SignIn>),
+    Close {
+        code: CloseCode,
+        reason: String,
+    },
 }
 
 impl Session {
@@ -50,6 +60,8 @@ impl Session {
         Session {
             app,
             protocol,
+            is_authorized: false,
+            user: None,
             events: 0,
             second: 0,
         }
@@ -81,9 +93,15 @@ impl Session {
                 channel,
                 auth,
                 channel_data,
-            } => subscribe(app, socket_id, channel, auth, channel_data, reply),
+            } => self.subscribe(app, socket_id, channel, auth, channel_data, reply),
+            // A user's own channel goes with the sign-in.
+            ClientMessage::Unsubscribe { channel } if channel.starts_with('#') => {
+                Decision::Answered
+            }
             ClientMessage::Unsubscribe { channel } => Decision::Unsubscribe { channel },
-            ClientMessage::Signin { .. } => Decision::Close(CloseCode::Unauthorized),
+            ClientMessage::Signin { auth, user_data } => {
+                self.sign_in(app, socket_id, &auth, &user_data, reply)
+            }
             ClientMessage::ClientEvent {
                 event,
                 name,
@@ -103,6 +121,120 @@ impl Session {
                 Decision::Refused
             }
         }
+    }
+
+    fn sign_in<'a>(
+        &mut self,
+        app: &App,
+        socket_id: SocketId,
+        auth: &str,
+        user_data: &str,
+        reply: &mut Vec<u8>,
+    ) -> Decision<'a> {
+        let refuse = |reason: String| Decision::Close {
+            code: CloseCode::Unauthorized,
+            reason,
+        };
+        if signature::check_user(&app.key, &app.signer, auth, socket_id, user_data).is_err() {
+            return refuse(user::NOT_AUTHORIZED.to_string());
+        }
+        let parsed = match User::parse(user_data, &app.user_limits) {
+            Ok(parsed) => parsed,
+            Err(error) => return refuse(error.to_string()),
+        };
+        let own_channel = users::own_channel(&parsed.id);
+        if let Err(error) = channel::check_channel_name(&own_channel, CHANNEL_BYTES_MAX) {
+            return refuse(format!("The user id cannot be used: {error}"));
+        }
+        match &self.user {
+            Some(user) if *user.id == *parsed.id => {
+                user::encode_signin_success(reply, user_data);
+                return Decision::Answered;
+            }
+            Some(_) => return refuse(user::OTHER_USER.to_string()),
+            None => {}
+        }
+        self.is_authorized = true;
+        self.user = Some(Box::new(SignedIn {
+            id: parsed.id.as_ref().into(),
+            user_info: parsed.user_info.map(Into::into),
+        }));
+        let watched = parsed.watchlist.iter().map(|id| Watched {
+            id: id.as_ref().into(),
+            is_online: false,
+        });
+        Decision::SignIn(Box::new(SignIn {
+            id: parsed.id.as_ref().into(),
+            user_data: user_data.into(),
+            watched: watched.collect(),
+            is_watchlist_cut: parsed.is_watchlist_cut,
+        }))
+    }
+
+    fn subscribe<'a>(
+        &mut self,
+        app: &App,
+        socket_id: SocketId,
+        channel: Cow<'a, str>,
+        auth: Option<Cow<'a, str>>,
+        channel_data: Option<Cow<'a, str>>,
+        reply: &mut Vec<u8>,
+    ) -> Decision<'a> {
+        let mut refuse = |kind: &str, error: &str, status: u16| {
+            pusher::encode_subscription_error(reply, &channel, kind, error, status);
+            Decision::Refused
+        };
+        let kind = match channel::check_channel_name(&channel, app.limits.channel_name_bytes_max) {
+            Ok(kind) => kind,
+            Err(error) if channel.len() > app.limits.channel_name_bytes_max => {
+                return refuse("LimitReached", &error.to_string(), 4009);
+            }
+            Err(error) => return refuse("InvalidChannel", &error.to_string(), 400),
+        };
+        if let Some(id) = channel::server_to_user_id(&channel) {
+            // Whoever has signed in has it already; pusher-js subscribes to it all the same.
+            if self.user.as_ref().is_some_and(|user| *user.id == *id) {
+                pusher::encode_subscription_succeeded(reply, &channel);
+                return Decision::Answered;
+            }
+            return refuse(
+                "AuthError",
+                "The connection is not signed in as this user",
+                401,
+            );
+        }
+        if kind.needs_authorization() {
+            let auth = auth.as_deref().unwrap_or("");
+            let checked = signature::check_subscription(
+                &app.key,
+                &app.signer,
+                auth,
+                socket_id,
+                &channel,
+                channel_data.as_deref(),
+            );
+            if let Err(error) = checked {
+                return refuse("AuthError", &error.to_string(), 401);
+            }
+        }
+        self.is_authorized |= kind.needs_authorization();
+        let mut member = None;
+        if kind.is_presence() {
+            let parsed = match (channel_data.as_deref(), &self.user) {
+                (None, Some(user)) => {
+                    Member::of_user(&user.id, user.user_info.as_deref(), &app.member_limits)
+                }
+                (data, _) => Member::parse(data.unwrap_or(""), &app.member_limits),
+            };
+            match parsed {
+                Ok(parsed) => member = Some(MemberText::new(&parsed)),
+                Err(error) => {
+                    let (kind, status) = error.kind_and_status();
+                    return refuse(kind, &error.to_string(), status);
+                }
+            }
+        }
+        Decision::Subscribe { channel, member }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one message")]
@@ -168,56 +300,5 @@ pub fn refuse_unsubscribed(channel: &str, reply: &mut Vec<u8>) {
     pusher::encode_error(reply, &error, code, Some(channel));
 }
 
-fn subscribe<'a>(
-    app: &App,
-    socket_id: SocketId,
-    channel: Cow<'a, str>,
-    auth: Option<Cow<'a, str>>,
-    channel_data: Option<Cow<'a, str>>,
-    reply: &mut Vec<u8>,
-) -> Decision<'a> {
-    let mut refuse = |kind: &str, error: &str, status: u16| {
-        pusher::encode_subscription_error(reply, &channel, kind, error, status);
-        Decision::Refused
-    };
-    let kind = match channel::check_channel_name(&channel, app.limits.channel_name_bytes_max) {
-        Ok(kind) => kind,
-        Err(error) if channel.len() > app.limits.channel_name_bytes_max => {
-            return refuse("LimitReached", &error.to_string(), 4009);
-        }
-        Err(error) => return refuse("InvalidChannel", &error.to_string(), 400),
-    };
-    if channel.starts_with('#') {
-        return refuse(
-            "NotSupported",
-            "This server does not serve this kind of channel",
-            501,
-        );
-    }
-    if kind.needs_authorization() {
-        let auth = auth.as_deref().unwrap_or("");
-        let checked = signature::check_subscription(
-            &app.key,
-            &app.signer,
-            auth,
-            socket_id,
-            &channel,
-            channel_data.as_deref(),
-        );
-        if let Err(error) = checked {
-            return refuse("AuthError", &error.to_string(), 401);
-        }
-    }
-    let mut member = None;
-    if kind.is_presence() {
-        let data = channel_data.as_deref().unwrap_or("");
-        match Member::parse(data, &app.member_limits) {
-            Ok(parsed) => member = Some(MemberText::new(&parsed)),
-            Err(error) => {
-                let (kind, status) = error.kind_and_status();
-                return refuse(kind, &error.to_string(), status);
-            }
-        }
-    }
-    Decision::Subscribe { channel, member }
-}
+/// What the channel of a user may be named: users' ids have a bound of their own.
+const CHANNEL_BYTES_MAX: usize = 1024;

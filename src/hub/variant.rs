@@ -3,7 +3,7 @@
 //! A subscription belongs to one variant, that of its connection. A publish is encoded once for
 //! each variant that somebody is subscribed in, when it is sequenced, and never again.
 
-use crate::hub::letter::Event;
+use crate::hub::letter::{Event, Origin};
 use crate::wire::pusher;
 use crate::wire::websocket::{self, Opcode};
 
@@ -47,16 +47,21 @@ impl Variant {
 
 /// Appends the message that every variant carries.
 pub fn encode_text(event: &Event<'_>, text: &mut Vec<u8>) {
-    let Event {
-        name,
-        channel,
-        data,
-        user_id,
-        ..
-    } = *event;
-    pusher::encode_client_event_tokens(text, name, channel, data, user_id);
+    let (name, channel, data) = (event.name, event.channel, event.data);
+    match event.origin {
+        Origin::Message => text.extend_from_slice(data.as_bytes()),
+        Origin::Api | Origin::Client | Origin::Server => {
+            pusher::encode_client_event_tokens(text, name, channel, data, event.user_id);
+        }
+    }
 }
 
 fn text_length(event: &Event<'_>) -> usize {
-    pusher::client_event_length(event.name, event.channel, event.data, event.user_id)
+    let (name, channel, data) = (event.name, event.channel, event.data);
+    match event.origin {
+        Origin::Message => data.len(),
+        Origin::Api | Origin::Client | Origin::Server => {
+            pusher::client_event_length(name, channel, data, event.user_id)
+        }
+    }
 }

@@ -7,6 +7,7 @@ use crate::hub::channels::Membership;
 use crate::hub::letter::Letter;
 use crate::hub::variant::Variant;
 use crate::wire::pusher;
+use crate::wire::pusher::member::MemberText;
 
 use super::Engine;
 
@@ -22,6 +23,24 @@ impl Engine {
         } else {
             self.asks.push_back((home, Box::new(ask)));
         }
+    }
+
+    /// Adds a subscriber to a channel whose home decides on each, and has it ask to be let in.
+    pub(super) fn come_in(
+        &mut self,
+        slot: u32,
+        app: u16,
+        channel: &str,
+        member: Option<MemberText>,
+    ) {
+        self.subscribe(slot, app, channel);
+        let variant = self.connections[slot].variant;
+        self.ask(Ask {
+            requester: self.connections.socket(slot),
+            app,
+            channel: channel.into(),
+            question: Question::Enter { variant, member },
+        });
     }
 
     /// Takes back the question of one who asked to be let in. False if it was put already.
@@ -113,13 +132,14 @@ impl Engine {
         let place = self.place_of(slot, answer.app, &answer.channel);
         match answer.content {
             Content::Entered { replies } => {
-                let Some(place) = place else { return };
-                let held = self.connections[slot].subscriptions[place];
-                let record = &mut self.channels[held.channel];
-                record.subscribers[held.index as usize].cursor = record.head;
+                self.let_in(slot, place);
                 for reply in &replies {
                     self.reply_text(slot, reply);
                 }
+            }
+            Content::Watching { is_online } => {
+                self.let_in(slot, place);
+                self.on_watching(slot, &answer.channel, is_online);
             }
             Content::Refused(Refused {
                 kind,
@@ -135,5 +155,14 @@ impl Engine {
             }
         }
         self.on_receipt(answer.requester);
+    }
+
+    /// The home's frames up to here are those that the subscriber does not get.
+    fn let_in(&mut self, slot: u32, place: Option<usize>) {
+        if let Some(place) = place {
+            let held = self.connections[slot].subscriptions[place];
+            let record = &mut self.channels[held.channel];
+            record.subscribers[held.index as usize].cursor = record.head;
+        }
     }
 }

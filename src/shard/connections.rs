@@ -13,6 +13,7 @@ use crate::base::slots::SlotSet;
 use crate::base::socket::{GENERATION_BITS, Socket};
 use crate::hub::letter::Publication;
 use crate::hub::session::Session;
+use crate::hub::users::SignIn;
 use crate::hub::variant::Variant;
 use crate::wire::http::Progress;
 use crate::wire::websocket::Decoder;
@@ -115,6 +116,14 @@ pub struct Waiting {
     /// Confirmations and answers of homes that have not come yet.
     pub receipts: u32,
     pub persistence_closes: bool,
+    /// What is to be done when the last of them came, if it is not simply to go on.
+    pub pending: Option<Pending>,
+}
+
+/// What a connection waits for answers for.
+#[derive(Debug)]
+pub enum Pending {
+    SignIn(Box<SignIn>),
 }
 
 impl Waiting {

@@ -8,6 +8,7 @@ use crate::hub::ask::{Content, Refused};
 use crate::hub::home::{Cached, Kept};
 use crate::hub::letter::{Event, Exit, Origin};
 use crate::hub::roster::Entry;
+use crate::hub::users;
 use crate::hub::variant::{self, Variant};
 use crate::wire::channel::ChannelKind;
 use crate::wire::pusher;
@@ -25,7 +26,17 @@ impl Engine {
         address: Address,
         member: Option<MemberText>,
     ) -> Content {
+        if let Some(id) = users::watched_id(name) {
+            let is_online = self.is_online(app, id);
+            return Content::Watching { is_online };
+        }
         let kind = ChannelKind::of(name);
+        if kind == ChannelKind::ServerToUser {
+            // It is the sign-in that is acknowledged.
+            return Content::Entered {
+                replies: Vec::new(),
+            };
+        }
         let mut text = Vec::new();
         if let Some(member) = member {
             let members_max = self.apps.app(app).presence_members_max;

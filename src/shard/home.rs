@@ -118,10 +118,11 @@ impl Engine {
             owes_joined: true,
         });
         self.owe(channel);
+        self.recounts.push(self.channels.key_of(channel));
     }
 
-    fn on_leave(&mut self, from: u16, home: Key, variant: Variant) {
-        let Some(channel) = self.channels.resolve(home) else {
+    fn on_leave(&mut self, from: u16, key: Key, variant: Variant) {
+        let Some(channel) = self.channels.resolve(key) else {
             return;
         };
         let Some(home) = self.channels[channel].home.as_mut() else {
@@ -132,18 +133,19 @@ impl Engine {
         }
         home.forget_unheard();
         self.owe(channel);
+        self.recounts.push(key);
         self.review_congestion(channel);
     }
 
     fn on_progress(
         &mut self,
         from: u16,
-        home: Key,
+        key: Key,
         variant: Variant,
         subscribers: u32,
         position: u64,
     ) {
-        let Some(channel) = self.channels.resolve(home) else {
+        let Some(channel) = self.channels.resolve(key) else {
             return;
         };
         let home = self.channels[channel].home.as_mut();
@@ -154,6 +156,7 @@ impl Engine {
             interest.swept = position;
             interest.subscribers = subscribers;
         }
+        self.recounts.push(key);
         self.review_congestion(channel);
     }
 

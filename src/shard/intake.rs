@@ -5,10 +5,10 @@ use std::mem;
 use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::base::socket::{Address, GENERATION_BITS, Socket};
-use crate::hub::ask::{Ask, Question};
 use crate::hub::letter::{Event, Origin};
 use crate::hub::session::{self, Decision, Session};
 use crate::ring::Operation;
+use crate::wire::pusher::member::MemberText;
 use crate::wire::pusher::{self, SocketId};
 use crate::wire::websocket::{self, Decoder, Message, Opcode};
 
@@ -182,31 +182,7 @@ impl Engine {
             Decision::Answered => {}
             Decision::Refused => self.metrics.add(Metric::MessagesRefused, 1),
             Decision::Subscribe { channel, member } => {
-                let place = self.place_of(slot, session.app, &channel);
-                let held = self.connections[slot].subscriptions.len();
-                let most = self.options.subscriptions_per_connection_max;
-                if place.is_some() {
-                    let error = format!("Existing subscription to channel {channel}");
-                    pusher::encode_error(&mut reply, &error, None, Some(&channel));
-                    self.metrics.add(Metric::MessagesRefused, 1);
-                } else if held >= most as usize {
-                    let error = "The connection is subscribed to as many channels as it may be";
-                    let kind = "LimitReached";
-                    pusher::encode_subscription_error(&mut reply, &channel, kind, error, 4004);
-                    self.metrics.add(Metric::MessagesRefused, 1);
-                } else if self.subscribe(slot, session.app, &channel) == Standing::Stands {
-                    self.confirm_subscription(slot, &channel);
-                } else if membership::enters(&channel) {
-                    self.ask(Ask {
-                        requester: self.connections.socket(slot),
-                        app: session.app,
-                        channel: channel.as_ref().into(),
-                        question: Question::Enter {
-                            variant: self.connections[slot].variant,
-                            member,
-                        },
-                    });
-                }
+                self.on_subscribe(slot, session.app, &channel, member, &mut reply);
             }
             Decision::Unsubscribe { channel } => {
                 if let Some(place) = self.place_of(slot, session.app, &channel) {
@@ -241,15 +217,41 @@ impl Engine {
                     }
                 }
             }
-            Decision::Close(code) => {
+            Decision::SignIn(sign_in) => self.on_sign_in(slot, session.app, sign_in),
+            Decision::Close { code, reason } => {
                 reply.clear();
-                self.refuse_session(slot, code, code.reason());
+                self.refuse_session(slot, code, &reason);
             }
         }
         if !reply.is_empty() {
             self.reply_text(slot, &reply);
         }
         self.text = reply;
+    }
+
+    fn on_subscribe(
+        &mut self,
+        slot: u32,
+        app: u16,
+        channel: &str,
+        member: Option<MemberText>,
+        reply: &mut Vec<u8>,
+    ) {
+        let held = self.connections[slot].subscriptions.len();
+        let most = self.options.subscriptions_per_connection_max;
+        if self.place_of(slot, app, channel).is_some() {
+            let error = format!("Existing subscription to channel {channel}");
+            pusher::encode_error(reply, &error, None, Some(channel));
+            self.metrics.add(Metric::MessagesRefused, 1);
+        } else if held >= most as usize {
+            let error = "The connection is subscribed to as many channels as it may be";
+            pusher::encode_subscription_error(reply, channel, "LimitReached", error, 4004);
+            self.metrics.add(Metric::MessagesRefused, 1);
+        } else if membership::enters(channel) {
+            self.come_in(slot, app, channel, member);
+        } else if self.subscribe(slot, app, channel) == Standing::Stands {
+            self.confirm_subscription(slot, channel);
+        }
     }
 
     pub(super) fn place_of(&self, slot: u32, app: u16, channel: &str) -> Option<usize> {

@@ -127,7 +127,7 @@ impl Engine {
     /// How many subscribers there are matters to the channel's home.
     fn count_changed(&mut self, channel: u32) {
         match self.channels[channel].membership {
-            Membership::Local => self.owe(self.channels[channel].home_key.index),
+            Membership::Local => self.recounts.push(self.channels[channel].home_key),
             Membership::Joined => self.owe(channel),
             Membership::Absent
             | Membership::JoinDue
@@ -309,5 +309,5 @@ impl Engine {
 /// tell it.
 pub(super) fn enters(name: &str) -> bool {
     let kind = ChannelKind::of(name);
-    kind.is_presence() || kind.is_cache() || kind == ChannelKind::ServerToUser
+    kind.is_presence() || kind.is_cache() || name.starts_with('#')
 }

@@ -26,6 +26,7 @@ use crate::ring::Operation;
 
 pub mod ask;
 pub mod connections;
+pub mod counts;
 pub mod entry;
 pub mod home;
 pub mod intake;
@@ -35,6 +36,7 @@ pub mod publish;
 pub mod requests;
 pub mod sweep;
 pub mod turn;
+pub mod users;
 
 pub use turn::{Shard, run};
 
@@ -123,6 +125,8 @@ pub struct Engine {
     own_asks: VecDeque<Box<Ask>>,
     /// Those who left after they had asked to be let in, at most one for each question.
     exits: VecDeque<(u16, Box<Exit>)>,
+    /// Homes whose count of subscribers may have changed in this turn.
+    recounts: Vec<Key>,
     /// Homes that keep an event, once each, by the second when it will be over.
     caching: BinaryHeap<Reverse<(u32, Key)>>,
     arena: BytesMut,
@@ -177,6 +181,7 @@ impl Engine {
             asks: VecDeque::new(),
             own_asks: VecDeque::new(),
             exits: VecDeque::new(),
+            recounts: Vec::new(),
             caching: BinaryHeap::new(),
             encoder: Encoder::default(),
             arena: BytesMut::with_capacity(limits::ARENA_BYTES),

@@ -13,7 +13,7 @@ use crate::wire::signature::{self, SignedRequest};
 use crate::wire::websocket::{self, Decoder};
 
 use super::Engine;
-use super::connections::{Http, Protocol, State};
+use super::connections::{Http, Pending, Protocol, State};
 use super::publish::Routed;
 
 /// An answer to an HTTP request.
@@ -326,9 +326,18 @@ impl Engine {
             return;
         };
         waiting.receipts = waiting.receipts.saturating_sub(1);
-        if waiting.receipts == 0 && self.connections[slot].state == State::Open {
-            self.end_wait(slot, &Answer::accepted());
+        if waiting.receipts > 0 {
+            return;
         }
+        let pending = waiting.pending.take();
+        if self.connections[slot].state != State::Open {
+            return;
+        }
+        match pending {
+            Some(Pending::SignIn(sign_in)) => self.conclude_sign_in(slot, &sign_in),
+            None => {}
+        }
+        self.end_wait(slot, &Answer::accepted());
     }
 
     /// The time of a parked publish is up: nothing of it was published.

@@ -100,6 +100,7 @@ impl<R: Ring> Shard<R> {
         engine.retry_parked();
         engine.end_doomed();
         engine.accept_more();
+        engine.review_counts();
         // From here to the end of `settle` nobody may leave: what is planned names places.
         engine.sweep();
         engine.post_owed();
