@@ -1,6 +1,8 @@
 //! What every layer uses: bounds, metrics, and the containers that the engine is built of.
 
 mod atomics;
+/// Whose shapes and limits are served.
+pub mod dialect;
 /// Letters from one shard to one other.
 pub mod lane;
 pub mod limits;

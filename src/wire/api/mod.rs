@@ -2,11 +2,32 @@
 //!
 //! | file | reason |
 //! |---|---|
+//! | `endpoint` | which call a method and a path make |
+//! | `call` | the call, with its query and its body read and checked |
 //! | `publish` | the bodies of publishing calls |
+//! | `attributes` | what an answer tells of a channel |
+//! | `answer` | the bodies of answers |
 //! | `refusal` | the answer to a call that is wrong |
+//!
+//! A request is first given to [`Endpoint::find`], which needs nothing but its line (404, 405); then
+//! its signature is checked (401); then [`Call::parse`] reads it whole (400, 413).
 
+mod answer;
+mod attributes;
+mod call;
+mod endpoint;
 mod publish;
 mod refusal;
 
-pub use publish::{ChannelNames, Event, EventLimits, parse_batch, parse_event};
+pub use answer::{
+    Cached, Facts, MemoryUse, encode_accept_traffic, encode_accepted, encode_batch_answer,
+    encode_channel, encode_channels, encode_event_answer, encode_usage, encode_users, refusal_body,
+    write_channel_entry,
+};
+pub use attributes::Attributes;
+pub use call::{Call, PublishForm};
+pub use endpoint::{Endpoint, NoEndpoint, StatusPage};
+pub use publish::{
+    ChannelNames, Event, EventLimits, parse_batch, parse_channel_event, parse_event,
+};
 pub use refusal::ApiError;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use smallvec::{SmallVec, smallvec};
 
+use super::attributes::Attributes;
 use super::refusal::ApiError;
 use crate::wire::channel;
 use crate::wire::json::{self, RawString};
@@ -43,8 +44,9 @@ pub struct Event<'a> {
     pub data: RawString<'a>,
     /// The connection that is left out.
     pub socket_id: Option<SocketId>,
-    /// The counts that the answer shall tell, comma-separated as they came.
-    pub info: Option<Cow<'a, str>>,
+    /// What the answer shall tell of each channel, as far as it applies; nothing if the publisher
+    /// did not ask.
+    pub info: Option<Attributes>,
 }
 
 /// Most events go to one channel: its name stands here without an allocation.
@@ -61,12 +63,29 @@ pub fn parse_event<'a>(
     limits: &EventLimits,
 ) -> Result<Event<'a>, ApiError> {
     let body = utf8(body)?;
-    let query = QueryFields::parse(query.unwrap_or(""));
+    let query = QueryFields::parse(query);
     let fields = match query.name {
         Some(_) => EventFields::of_data(query.data.as_deref().unwrap_or(body)),
         None => parse_object(body)?,
     };
     event(fields, query, limits)
+}
+
+/// Reads `POST /channels/C/events`, which is deprecated: the body is the data, whatever it holds, and
+/// `name` and perhaps `socket_id` are in the query.
+pub fn parse_channel_event<'a>(
+    channel: Cow<'a, str>,
+    body: &'a [u8],
+    query: Option<&'a str>,
+    limits: &EventLimits,
+) -> Result<Event<'a>, ApiError> {
+    let query = QueryFields {
+        channels: smallvec![channel],
+        data: None,
+        info: None,
+        ..QueryFields::parse(query)
+    };
+    event(EventFields::of_data(utf8(body)?), query, limits)
 }
 
 /// Reads the body of `POST /batch_events`, `{"batch":[..]}`: events on one channel each, in order.
@@ -141,9 +160,9 @@ struct QueryFields<'a> {
 
 impl<'a> QueryFields<'a> {
     /// The parameters of the call's signature, and unknown ones, say nothing about the event.
-    fn parse(query: &'a str) -> Self {
+    fn parse(query: Option<&'a str>) -> Self {
         let mut fields = Self::default();
-        for (key, value) in form_pairs(query) {
+        for (key, value) in form_pairs(query.unwrap_or("")) {
             match &*key {
                 "name" => fields.name = Some(value),
                 "data" => fields.data = Some(value),
@@ -235,7 +254,10 @@ fn event<'a>(
         channels,
         data,
         socket_id: parse_socket_id(socket_id.or(query.socket_id))?,
-        info: info.or(query.info).filter(|info| !info.is_empty()),
+        info: info
+            .or(query.info)
+            .filter(|info| !info.is_empty())
+            .map(|info| Attributes::parse_of_publish(&info)),
     })
 }
 
@@ -343,7 +365,7 @@ mod tests {
                 second: 456
             })
         );
-        assert_eq!(event.info.as_deref(), Some("user_count"));
+        assert_eq!(event.info, Some(Attributes::parse_of_publish("user_count")));
     }
 
     #[test]
@@ -517,7 +539,7 @@ mod tests {
                 second: 2
             })
         );
-        assert_eq!(event.info.as_deref(), Some("user_count"));
+        assert_eq!(event.info, Some(Attributes::parse_of_publish("user_count")));
 
         let error = parse_event(b"", Some("name=n&channel=c"), &LIMITS).unwrap_err();
         assert_eq!(error.message, "Missing required parameter: data");
@@ -525,7 +547,7 @@ mod tests {
 
     #[test]
     fn the_query_counts_for_what_the_body_lacks() {
-        let query = Some("channel=c&socket_id=1.2&info=i");
+        let query = Some("channel=c&socket_id=1.2&info=user_count");
         let event = parse_event(br#"{"name":"n","data":"d"}"#, query, &LIMITS).unwrap();
         assert_eq!(event.channels[..], ["c"]);
         assert_eq!(
@@ -535,9 +557,9 @@ mod tests {
                 second: 2
             })
         );
-        assert_eq!(event.info.as_deref(), Some("i"));
+        assert_eq!(event.info, Some(Attributes::parse_of_publish("user_count")));
 
-        let body = br#"{"name":"n","data":"d","channel":"b","socket_id":"3.4","info":"j"}"#;
+        let body = br#"{"name":"n","data":"d","channel":"b","socket_id":"3.4","info":"cache"}"#;
         let event = parse_event(body, query, &LIMITS).unwrap();
         assert_eq!(event.channels[..], ["b"]);
         assert_eq!(
@@ -547,7 +569,37 @@ mod tests {
                 second: 4
             })
         );
-        assert_eq!(event.info.as_deref(), Some("j"));
+        assert_eq!(event.info, Some(Attributes::default()));
+    }
+
+    #[test]
+    fn an_event_of_the_deprecated_call_has_its_body_as_data() {
+        let parse = |body, query| parse_channel_event("room".into(), body, query, &LIMITS);
+        let query = "name=n&socket_id=1.2&channels[]=other&data=other&info=user_count";
+        let event = parse(br#""text""#, Some(query)).unwrap();
+        assert_eq!(event.channels[..], ["room"]);
+        assert_eq!(event.name.decoded(), "n");
+        assert_eq!(event.data.decoded(), r#""text""#);
+        assert_eq!(event.info, None);
+        assert_eq!(
+            event.socket_id,
+            Some(SocketId {
+                first: 1,
+                second: 2
+            })
+        );
+        for (body, query) in [
+            (&b"d"[..], None),
+            (b"d", Some("name=pusher:error")),
+            (b"", Some("name=n&data=d")),
+            (b"\xff", Some("name=n")),
+        ] {
+            assert_eq!(parse(body, query).unwrap_err().status, 400, "{query:?}");
+        }
+        assert_eq!(
+            parse(&[b'a'; 10_241], Some("name=n")).unwrap_err().status,
+            413
+        );
     }
 
     fn batch(count: usize) -> String {
