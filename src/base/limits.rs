@@ -62,6 +62,9 @@ pub const KEEP_ALIVE_MS: u64 = 75_000;
 /// How long a shard waits before it accepts again after the system refused a socket.
 pub const ACCEPT_RETRY_MS: u64 = 100;
 
+/// How often a shard that drains looks whether the others have no connection left either.
+pub const DRAINED_LOOK_MS: u64 = 20;
+
 /// Resolution of timers: fine enough for the shortest timeout, coarse enough that an idle shard
 /// with 20,000 connections wakes rarely.
 pub const TIMER_TICK_MS: u64 = 64;

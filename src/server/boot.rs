@@ -7,6 +7,8 @@
 //! Invariants:
 //! - No shard runs before every shard has a ring and a listener.
 //! - A [`Running`] that is dropped has no threads left.
+//! - No ring is closed before every shard has returned: until then another shard may wake it, and
+//!   a file that came to have its number would get the wake.
 
 use std::fmt;
 use std::fs::File;
@@ -19,6 +21,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use core_affinity::CoreId;
+use crossbeam::sync::WaitGroup;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use tracing::warn;
@@ -31,7 +34,7 @@ use crate::hub::apps::Apps;
 use crate::options::{Automatic, Cores, Options};
 use crate::ring::kernel::{KernelRing, RingError, Settings, Waker};
 use crate::shard::mesh::meshes;
-use crate::shard::{self, Control, Setup};
+use crate::shard::{self, Control, Engine, Setup, Shard};
 
 /// Why there is no server.
 #[derive(Debug)]
@@ -87,6 +90,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
     let (ready_sender, ready) = channel();
     let mut peers = Vec::new();
     let meshes = meshes(usize::from(running.plan.shards));
+    let returned = WaitGroup::new();
     for (index, (mesh, listener)) in (0..).zip(meshes.into_iter().zip(listeners)) {
         let (peers_sender, peers_receiver) = channel();
         let seat = Seat {
@@ -99,6 +103,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
                 shard: index,
                 events: running.events_sender.clone(),
             },
+            returned: returned.clone(),
             setup: Setup {
                 index,
                 options: Arc::clone(&options),
@@ -126,6 +131,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
         }
     }
     drop(ready_sender);
+    drop(returned);
     // On failure `peers` is dropped before `running`, which joins.
     let (descriptors, wakers) = meet(&ready, peers.len()).inspect_err(|_| peers.clear())?;
     running.wakers = wakers;
@@ -257,6 +263,7 @@ struct Seat {
     ready: Sender<Ready>,
     peers: Receiver<Vec<RawFd>>,
     ended: Ended,
+    returned: WaitGroup,
     setup: Setup,
 }
 
@@ -268,7 +275,8 @@ impl Seat {
             control,
             ready,
             peers,
-            ended: _ended,
+            ended,
+            returned,
             setup,
         } = self;
         if let Some(id) = core
@@ -288,8 +296,33 @@ impl Seat {
         // Without an answer another shard got no ring, and there is nothing to serve.
         if let Ok(descriptors) = peers.recv() {
             ring.set_peers(descriptors);
-            shard::run(ring, setup, control);
+            let engine = Engine::new(setup, 0);
+            let mut berth = Berth::new(Shard { ring, engine }, returned);
+            // It leaves before the berth, also by panic: boot learns of it and has the others return.
+            let _ended = ended;
+            shard::run(&mut berth.kept, &control);
         }
+    }
+}
+
+/// Keeps what a shard runs with until every shard has returned or panicked.
+struct Berth<T> {
+    kept: T,
+    returned: Option<WaitGroup>,
+}
+
+impl<T> Berth<T> {
+    fn new(kept: T, returned: WaitGroup) -> Berth<T> {
+        Berth {
+            kept,
+            returned: Some(returned),
+        }
+    }
+}
+
+impl<T> Drop for Berth<T> {
+    fn drop(&mut self) {
+        self.returned.take().expect("it leaves once").wait();
     }
 }
 
@@ -438,6 +471,7 @@ impl std::error::Error for ServeError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_server_starts_on_a_free_port_and_stops() {
@@ -453,6 +487,35 @@ mod tests {
         assert_eq!(running.metrics().len(), 3);
         running.drain();
         running.stop();
+    }
+
+    #[test]
+    fn nothing_is_closed_before_all_have_returned_also_if_one_panics() {
+        struct Ring(Sender<&'static str>);
+
+        impl Drop for Ring {
+            fn drop(&mut self) {
+                self.0.send("closed").expect("the test listens");
+            }
+        }
+        let (said, heard) = channel();
+        let returned = WaitGroup::new();
+        let second = Berth::new(Ring(said.clone()), returned.clone());
+        let first = {
+            let said = said.clone();
+            thread::spawn(move || {
+                let _berth = Berth::new(Ring(said.clone()), returned);
+                said.send("the first panics").expect("the test listens");
+                std::panic::resume_unwind(Box::new("a shard's own fault"));
+            })
+        };
+        assert_eq!(heard.recv(), Ok("the first panics"));
+        assert!(heard.recv_timeout(Duration::from_millis(50)).is_err());
+        said.send("the second returns").expect("the test listens");
+        drop(second);
+        assert!(first.join().is_err());
+        let order: Vec<_> = heard.try_iter().collect();
+        assert_eq!(order, ["the second returns", "closed", "closed"]);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The turn: completions, letters, timers, sweeps, one system call, and what it left.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +12,7 @@ use crate::wire::pusher::CloseCode;
 use crate::wire::websocket::Opcode;
 
 use super::connections::{Http, Protocol, Source, State};
-use super::{Control, Engine, Setup};
+use super::{Control, Engine};
 
 /// A shard: the engine and the ring that serves it.
 pub struct Shard<R: Ring> {
@@ -21,15 +20,12 @@ pub struct Shard<R: Ring> {
     pub engine: Engine,
 }
 
-/// Runs a shard on this thread until it is drained or told to stop.
-pub fn run(ring: KernelRing, setup: Setup, control: Arc<Control>) {
-    let spin_us = setup.options.spin_us;
-    let drain_ms = setup.options.drain_ms;
+/// Runs a shard, whose engine was made at 0 ms, on this thread until all shards are drained or told
+/// to stop. The ring stays with the caller: other shards may wake it until they have returned too.
+pub fn run(shard: &mut Shard<KernelRing>, control: &Control) {
+    let spin_us = shard.engine.options.spin_us;
+    let drain_ms = shard.engine.options.drain_ms;
     let start = Instant::now();
-    let mut shard = Shard {
-        ring,
-        engine: Engine::new(setup, 0),
-    };
     let mut idle_since = Instant::now();
     loop {
         let phase = control.phase.load(Acquire);
@@ -158,10 +154,15 @@ impl Engine {
             true => self.accepts_paused_until_ms,
             false => u64::MAX,
         };
+        let drained = match self.is_draining {
+            true => self.now_ms + limits::DRAINED_LOOK_MS,
+            false => u64::MAX,
+        };
         let timer = self.wheel.next_deadline_ms().unwrap_or(u64::MAX);
         timer
             .min(housekeeping)
             .min(accepts)
+            .min(drained)
             .saturating_sub(self.now_ms)
             .max(1)
     }
@@ -547,8 +548,10 @@ impl Engine {
         }
     }
 
-    /// Whether no connection is open any more.
+    /// Whether no connection is open any more on any shard: until then this one may be the home of
+    /// what others publish.
     fn is_drained(&self) -> bool {
-        self.metrics.read(Metric::Connections) == 0
+        let mut shards = self.all_metrics.iter();
+        shards.all(|shard| shard.read(Metric::Connections) == 0)
     }
 }
