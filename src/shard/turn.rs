@@ -11,7 +11,7 @@ use crate::ring::{Completion, End, Operation, Ring, Wait};
 use crate::wire::pusher::CloseCode;
 use crate::wire::websocket::Opcode;
 
-use super::connections::{Http, Protocol, Source, State};
+use super::connections::{Http, Protocol, State};
 use super::{Control, Engine};
 
 /// A shard: the engine and the ring that serves it.
@@ -344,7 +344,6 @@ impl Engine {
             State::Open | State::Flushing | State::Lingering => {}
             State::Free | State::Accepting | State::Ending | State::Closing => return,
         }
-        self.connections[slot].unfinished = Source::Nothing;
         self.end_subscriptions(slot);
         let connection = &mut self.connections[slot];
         connection.state = State::Ending;
@@ -374,13 +373,13 @@ impl Engine {
         self.connections.free_slot(socket.slot);
     }
 
-    /// Closes those that fell behind their log, and ends those whose socket is broken.
+    /// Closes those that fell behind their log, with the code behind what they were sent; ends those whose socket is broken.
     fn end_doomed(&mut self) {
         while let Some(slot) = self.doomed.pop() {
             if self.connections[slot].state == State::Open {
                 self.metrics.add(Metric::SlowClosed, 1);
-                self.connections[slot].unfinished = Source::Nothing;
-                self.end(slot);
+                let code = CloseCode::OverCapacity;
+                self.close_websocket(slot, code.number(), code.reason());
             }
         }
         while let Some(slot) = self.broken.pop() {
