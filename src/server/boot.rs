@@ -44,7 +44,7 @@ pub enum ServeError {
     /// A core is listed that the process may not run on.
     Core { core: usize, allowed: Vec<usize> },
     /// More connections are asked for than the process may have open files.
-    OpenFiles { slots: u32, allowed: u32 },
+    OpenFiles { connections: u32, allowed: u32 },
     /// The address cannot be listened on.
     Listen {
         address: SocketAddr,
@@ -109,7 +109,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
                 options: Arc::clone(&options),
                 apps: Arc::clone(&apps),
                 seed,
-                slots: running.plan.slots,
+                connections_max: running.plan.connections_max,
                 mesh,
                 metrics: Arc::clone(&metrics),
             },
@@ -161,8 +161,8 @@ pub fn raise_open_files() -> io::Result<()> {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub shards: u16,
-    /// Connections that each shard has room for.
-    pub slots: u32,
+    /// Connections that each shard serves.
+    pub connections_max: u32,
     /// Empty if shards are not pinned.
     cores: Vec<usize>,
 }
@@ -179,20 +179,20 @@ impl Plan {
                 None => cores.clone(),
             },
         };
-        let most = slots_allowed(getrlimit(Resource::Nofile).maximum);
-        let slots = match options.connections_per_shard_max {
+        let most = connections_allowed(getrlimit(Resource::Nofile).maximum);
+        let connections_max = match options.connections_per_shard_max {
             Automatic::Auto => most,
-            Automatic::Exactly(slots) if slots <= most => slots,
-            Automatic::Exactly(slots) => {
+            Automatic::Exactly(connections) if connections <= most => connections,
+            Automatic::Exactly(connections) => {
                 return Err(ServeError::OpenFiles {
-                    slots,
+                    connections,
                     allowed: most,
                 });
             }
         };
         Ok(Plan {
             shards,
-            slots,
+            connections_max,
             cores,
         })
     }
@@ -205,8 +205,15 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { shards, slots, .. } = self;
-        write!(formatter, "{shards} shards, {slots} connections each, ")?;
+        let Plan {
+            shards,
+            connections_max,
+            ..
+        } = self;
+        write!(
+            formatter,
+            "{shards} shards, {connections_max} connections each, "
+        )?;
         let pins = (0..*shards).filter_map(|shard| self.core(shard));
         let pins: Vec<String> = pins.map(|core| core.to_string()).collect();
         match pins.is_empty() {
@@ -222,10 +229,13 @@ const FILES_RESERVED: u64 = 64;
 /// As many direct descriptors as the kernel lets one ring have (IORING_MAX_FIXED_FILES, 6.1).
 const FILE_SLOTS_MAX: u64 = 1 << 20;
 
-fn slots_allowed(open_files_hard: Option<u64>) -> u32 {
+/// The limit bounds the process's files, and also the table of each ring.
+fn connections_allowed(open_files_hard: Option<u64>) -> u32 {
     let files = open_files_hard.unwrap_or(FILE_SLOTS_MAX);
-    let slots = files.saturating_sub(FILES_RESERVED);
-    u32::try_from(slots.clamp(1, FILE_SLOTS_MAX)).expect("the clamp is below 2^32")
+    let reserved = FILES_RESERVED + u64::from(limits::RESERVE_SLOTS);
+    let most = FILE_SLOTS_MAX - u64::from(limits::RESERVE_SLOTS);
+    let connections = files.saturating_sub(reserved).clamp(1, most);
+    u32::try_from(connections).expect("the clamp is below 2^32")
 }
 
 fn cores_allowed() -> io::Result<Vec<usize>> {
@@ -285,7 +295,7 @@ impl Seat {
             warn!("shard {} is not pinned to core {id}", setup.index);
         }
         let index = setup.index;
-        let mut ring = match KernelRing::new(settings(setup.slots)) {
+        let mut ring = match KernelRing::new(settings(setup.connections_max)) {
             Ok(ring) => ring,
             Err(error) => return tell(&ready, (index, Err(error))),
         };
@@ -332,9 +342,9 @@ fn tell(ready: &Sender<Ready>, news: Ready) {
     }
 }
 
-fn settings(slots: u32) -> Settings {
+fn settings(connections_max: u32) -> Settings {
     Settings {
-        file_slots: slots,
+        file_slots: connections_max + limits::RESERVE_SLOTS,
         submission_entries: limits::SUBMISSION_ENTRIES,
         completion_entries: limits::COMPLETION_ENTRIES,
         receive_buffers: limits::RECEIVE_BUFFERS,
@@ -448,9 +458,12 @@ impl fmt::Display for ServeError {
                     "core {core} is not among those that this process may run on: {allowed:?}"
                 )
             }
-            ServeError::OpenFiles { slots, allowed } => write!(
+            ServeError::OpenFiles {
+                connections,
+                allowed,
+            } => write!(
                 formatter,
-                "connections_per_shard_max is {slots}, and the limit of open files allows {allowed}: \
+                "connections_per_shard_max is {connections}, and the limit of open files allows {allowed}: \
                  ulimit -n 1048576; in systemd LimitNOFILE=1048576"
             ),
             ServeError::Listen { address, source } => {
@@ -519,10 +532,10 @@ mod tests {
     }
 
     #[test]
-    fn slots_follow_the_limit_of_open_files() {
-        assert_eq!(slots_allowed(Some(1024)), 960);
-        assert_eq!(slots_allowed(Some(3)), 1);
-        assert_eq!(slots_allowed(None), (1 << 20) - 64);
-        assert_eq!(slots_allowed(Some(1 << 30)), 1 << 20);
+    fn connections_follow_the_limit_of_open_files() {
+        assert_eq!(connections_allowed(Some(1024)), 1024 - 64 - 64);
+        assert_eq!(connections_allowed(Some(3)), 1);
+        assert_eq!(connections_allowed(None), (1 << 20) - 64 - 64);
+        assert_eq!(connections_allowed(Some(1 << 30)), (1 << 20) - 64);
     }
 }

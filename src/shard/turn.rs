@@ -238,7 +238,7 @@ impl Engine {
                 };
                 connection.protocol = Protocol::Http(Box::new(http));
                 self.wheel
-                    .set(slot, self.now_ms + self.options.handshake_timeout_ms);
+                    .set(slot, self.now_ms + self.handshake_timeout_ms());
                 self.receive(slot);
             }
             Err(_) => {
@@ -248,6 +248,20 @@ impl Engine {
                     self.accepts_paused_until_ms = self.now_ms + limits::ACCEPT_RETRY_MS;
                 }
             }
+        }
+    }
+
+    /// Whether connections beyond those that are served are open: the last to come are there to be
+    /// answered and to go.
+    pub(super) fn is_over_capacity(&self) -> bool {
+        self.metrics.read(Metric::Connections) > u64::from(self.connections_max)
+    }
+
+    fn handshake_timeout_ms(&self) -> u64 {
+        let timeout_ms = self.options.handshake_timeout_ms;
+        match self.is_over_capacity() {
+            true => timeout_ms.min(limits::RESERVE_HANDSHAKE_MS),
+            false => timeout_ms,
         }
     }
 
@@ -403,8 +417,8 @@ impl Engine {
             Protocol::Http(http) => match http.begun_ms {
                 Some(begun_ms) => {
                     begun_ms
-                        + options
-                            .handshake_timeout_ms
+                        + self
+                            .handshake_timeout_ms()
                             .max(if connection.waiting.is_some() {
                                 options.message_timeout_ms
                             } else {
