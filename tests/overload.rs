@@ -1,6 +1,7 @@
 //! What happens when there is too much: of publishes, of bytes for one client, of connections, or
 //! of silence.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use tungstenite::Message;
 mod raw;
 
 use raw::{
-    PATIENCE, PING, Publisher, Raw, TEXT, close_code, data_of, data_of_next, serve, subscribe, sum,
-    wait_until,
+    PATIENCE, PING, Publisher, Raw, TEXT, close_code, data_of, data_of_next, masked,
+    publish_request, serve, subscribe, subscription, sum, wait_until,
 };
 
 /// The smallest log that a channel may be given.
@@ -53,6 +54,113 @@ fn subscriptions_by_shard(running: &Running) -> Vec<u64> {
     shards
         .map(|metrics| metrics.read(Metric::Subscriptions))
         .collect()
+}
+
+#[test]
+fn while_the_engine_is_behind_a_publish_waits_and_is_then_refused_whole() {
+    let (running, statuses) = fall_behind(0);
+    assert!(
+        statuses.contains(&503),
+        "the engine was never behind: {statuses:?}"
+    );
+    running.stop();
+}
+
+#[test]
+fn a_publish_that_may_wait_long_enough_is_not_refused() {
+    let (running, statuses) = fall_behind(60_000);
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    assert!(
+        sum(&running, Metric::PublishesParked) > 0,
+        "the engine was never behind"
+    );
+    running.stop();
+}
+
+/// Has an engine fall behind in a channel, by the work of [`CROWD`] connections times
+/// [`CHANNELS`] that stands before that channel's in the queue: some 300,000 deliveries, far more
+/// than are done in the time that a publish may wait if it is 0. Gives how publishes to that
+/// channel were answered, after it was checked that subscribers have exactly those accepted.
+fn fall_behind(publish_wait_ms_max: u64) -> (Running, Vec<u16>) {
+    const CROWD: usize = 500;
+    const CHANNELS: usize = 600;
+    const EVENTS: usize = 20;
+    let running = serve(1, |options| {
+        options.log_bytes_max = LOG_BYTES_MAX;
+        options.publish_wait_ms_max = publish_wait_ms_max;
+    });
+    let address = running.address();
+    let mut channels: Vec<String> = (0..CHANNELS).map(|number| format!("c{number}")).collect();
+    channels.push("behind".to_string());
+    let subscriptions: Vec<u8> = channels
+        .iter()
+        .flat_map(|channel| masked(TEXT, subscription(channel).as_bytes()))
+        .collect();
+    let mut crowd: Vec<_> = (0..CROWD).map(|_| Raw::connect(address)).collect();
+    for member in &mut crowd {
+        let sent = member.stream.write_all(&subscriptions);
+        sent.expect("it can be sent");
+    }
+    let all = (CROWD * channels.len()) as u64;
+    wait_until("all are subscribed", || {
+        sum(&running, Metric::Subscriptions) == all
+    });
+
+    let filling = "x".repeat(9000);
+    let data: Vec<String> = (0..EVENTS)
+        .map(|number| format!("{number} {filling}"))
+        .collect();
+    let names: Vec<&str> = channels[..CHANNELS].iter().map(String::as_str).collect();
+    let work = names
+        .chunks(100)
+        .map(|names| publish_request(names, "work"));
+    let events = data.iter().map(|data| publish_request(&["behind"], data));
+    let mut publisher = Publisher::connect(address);
+    publisher.send(&work.chain(events).collect::<Vec<_>>().concat());
+    for _ in 0..CHANNELS / 100 {
+        assert_eq!(publisher.answer().expect("it is answered").status, 200);
+    }
+    let (mut statuses, mut accepted) = (Vec::new(), Vec::new());
+    for data in &data {
+        let answer = publisher.answer().expect("it is answered");
+        match answer.status {
+            200 => accepted.push(data.as_str()),
+            503 => assert!(answer.head.contains("Retry-After: 1"), "{answer:?}"),
+            _ => panic!("{answer:?}"),
+        }
+        statuses.push(answer.status);
+    }
+    let refused = statuses.iter().filter(|status| **status == 503).count();
+    assert_eq!(sum(&running, Metric::PublishesRefused), refused as u64);
+    wait_until("the engine has caught up", || {
+        publisher.try_publish("behind", "relieved").status == 200
+    });
+    accepted.push("relieved");
+
+    let (member, others) = crowd.split_first_mut().expect("it is a crowd");
+    for member in [member, others.last_mut().expect("it is a crowd")] {
+        let mut got = Vec::new();
+        while got.last().is_none_or(|last| last != "relieved") {
+            let (opcode, text) = member.next().expect("an event comes");
+            let text = String::from_utf8_lossy(&text);
+            assert_eq!(opcode, TEXT, "{text}");
+            if text.starts_with(r#"{"event":"n","channel":"behind""#) {
+                got.push(data_of(&text, "behind"));
+            }
+        }
+        assert!(
+            got == accepted,
+            "got {} of {} accepted",
+            got.len(),
+            accepted.len()
+        );
+    }
+    assert_eq!(
+        sum(&running, Metric::ShortSends),
+        0,
+        "no subscriber was behind"
+    );
+    (running, statuses)
 }
 
 #[test]

@@ -100,6 +100,8 @@ fn dial(address: SocketAddr) -> TcpStream {
 pub struct Raw {
     pub stream: TcpStream,
     input: Vec<u8>,
+    /// What of it was taken.
+    taken: usize,
 }
 
 /// A frame as it came: its opcode and its payload.
@@ -119,6 +121,7 @@ impl Raw {
         let mut raw = Raw {
             stream,
             input: Vec::new(),
+            taken: 0,
         };
         let request = b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -153,6 +156,8 @@ impl Raw {
             if let Some(frame) = self.take_frame() {
                 return Some(frame);
             }
+            self.input.drain(..self.taken);
+            self.taken = 0;
             let mut bytes = [0; 65_536];
             let length = self.stream.read(&mut bytes).expect("the stream is whole");
             if length == 0 {
@@ -164,23 +169,21 @@ impl Raw {
     }
 
     fn take_frame(&mut self) -> Option<Frame> {
-        let &[first, second, ..] = self.input.as_slice() else {
+        let input = &self.input[self.taken..];
+        let &[first, second, ..] = input else {
             return None;
         };
         assert_eq!(second & 0x80, 0, "a server masks nothing");
         let (start, length) = match second {
             126 => (
                 4,
-                usize::from(u16::from_be_bytes(*self.input[2..].first_chunk()?)),
+                usize::from(u16::from_be_bytes(*input[2..].first_chunk()?)),
             ),
-            127 => (
-                10,
-                u64::from_be_bytes(*self.input[2..].first_chunk()?) as usize,
-            ),
+            127 => (10, u64::from_be_bytes(*input[2..].first_chunk()?) as usize),
             _ => (2, usize::from(second)),
         };
-        let payload = self.input.get(start..start + length)?.to_vec();
-        self.input.drain(..start + length);
+        let payload = input.get(start..start + length)?.to_vec();
+        self.taken += start + length;
         Some((first & 0x0F, payload))
     }
 }
