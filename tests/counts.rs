@@ -1,134 +1,196 @@
-//! What a publish costs, counted: encodes, sends, system calls and completions.
+//! What a publish costs, counted: encodes, system calls, completions and allocations.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use md5::{Digest, Md5};
 use outpour::base::metrics::Metric;
-use outpour::options::{Automatic, Cores, Options};
-use outpour::server::{self, Running};
-use outpour::wire::signature::Signer;
-use tungstenite::{Message, WebSocket};
+use outpour::server::Running;
 
-const SUBSCRIBERS: u64 = 400;
-const EVENTS: u64 = 25;
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod raw;
+
+use raw::{
+    Publisher, Raw, TEXT, data_of, data_of_next, publish_request, serve, subscribe, sum, wait_until,
+};
+
+/// What is counted here is the process's, so the tests take turns.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How much these metrics grow while `run` runs.
+fn spent<const COUNT: usize>(
+    running: &Running,
+    metrics: [Metric; COUNT],
+    run: impl FnOnce(),
+) -> [u64; COUNT] {
+    let before = metrics.map(|metric| sum(running, metric));
+    run();
+    let after = metrics.map(|metric| sum(running, metric));
+    std::array::from_fn(|place| after[place] - before[place])
+}
 
 #[test]
 fn a_publish_is_encoded_once_and_a_healthy_delivery_completes_nothing() {
-    let options = Options {
-        address: ([127, 0, 0, 1], 0).into(),
-        shards: Automatic::Exactly(1),
-        cores: Cores::Unpinned,
-        ..Options::default()
-    };
-    let running = server::start(options).expect("the server starts");
-    let mut subscribers: Vec<_> = (0..SUBSCRIBERS).map(|_| subscribe(&running)).collect();
-    let mut publisher = TcpStream::connect(running.address()).expect("it listens");
-    let read = |metric| running.metrics()[0].read(metric);
-    let before = [
-        Metric::Encodes,
-        Metric::Deliveries,
-        Metric::Completions,
-        Metric::Enters,
-    ]
-    .map(read);
-    for number in 0..EVENTS {
-        publish(&mut publisher, number);
-        for subscriber in &mut subscribers {
-            let text = subscriber
-                .read()
-                .expect("an event comes")
-                .into_text()
-                .expect("as text");
-            assert_eq!(
-                text.as_str(),
-                format!(r#"{{"event":"n","channel":"room","data":"{number}"}}"#)
-            );
-        }
-    }
-    let after = [
-        Metric::Encodes,
-        Metric::Deliveries,
-        Metric::Completions,
-        Metric::Enters,
-    ]
-    .map(read);
-    let spent: Vec<u64> = after
-        .iter()
-        .zip(before)
-        .map(|(after, before)| after - before)
+    const SUBSCRIBERS: u64 = 400;
+    const EVENTS: u64 = 25;
+    let _alone = alone();
+    let running = serve(1, |_| {});
+    let address = running.address();
+    let mut subscribers: Vec<_> = (0..SUBSCRIBERS)
+        .map(|_| subscribe(address, "room"))
         .collect();
-    assert_eq!(spent[0], EVENTS, "encodes");
-    assert_eq!(spent[1], EVENTS * SUBSCRIBERS, "deliveries");
+    let mut publisher = Publisher::connect(address);
+    let metrics = [
+        Metric::Encodes,
+        Metric::Deliveries,
+        Metric::Completions,
+        Metric::Enters,
+    ];
+    let [encodes, deliveries, completions, enters] = spent(&running, metrics, || {
+        for number in 0..EVENTS {
+            publisher.publish("room", &number.to_string());
+            for subscriber in &mut subscribers {
+                assert_eq!(data_of_next(subscriber, "room"), number.to_string());
+            }
+        }
+    });
+    assert_eq!(encodes, EVENTS);
+    assert_eq!(deliveries, EVENTS * SUBSCRIBERS);
     // The publisher's requests arrive as one completion each; nothing else may complete.
-    assert!(
-        spent[2] <= EVENTS + 2,
-        "{} completions for {EVENTS} publishes",
-        spent[2]
-    );
-    assert!(
-        spent[3] <= 4 * EVENTS,
-        "{} system calls for {EVENTS} publishes",
-        spent[3]
-    );
-    assert_eq!(read(Metric::ShortSends), 0);
+    assert!(completions <= EVENTS + 2, "{completions} completions");
+    assert!(enters <= 4 * EVENTS, "{enters} system calls");
+    assert_eq!(sum(&running, Metric::ShortSends), 0);
     running.stop();
 }
 
-fn subscribe(running: &Running) -> WebSocket<TcpStream> {
-    let stream = TcpStream::connect(running.address()).expect("it listens");
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .expect("a timeout can be set");
-    let url = format!("ws://{}/app/app-key?protocol=7", running.address());
-    let (mut socket, _) = tungstenite::client(url, stream).expect("the handshake succeeds");
-    let first = socket.read().expect("the first message comes").to_string();
-    assert!(first.contains("pusher:connection_established"), "{first}");
-    let text = r#"{"event":"pusher:subscribe","data":{"channel":"room"}}"#;
-    socket.send(Message::text(text)).expect("it can be sent");
-    let answer = socket.read().expect("an answer comes").to_string();
-    assert!(
-        answer.contains("pusher_internal:subscription_succeeded"),
-        "{answer}"
-    );
-    socket
+#[test]
+fn ten_thousand_subscribers_take_two_system_calls_for_a_thousand_deliveries() {
+    const SUBSCRIBERS: u64 = 10_000;
+    let _alone = alone();
+    let running = serve(1, |_| {});
+    let address = running.address();
+    let mut subscribers: Vec<_> = (0..SUBSCRIBERS).map(|_| Raw::connect(address)).collect();
+    for subscriber in &mut subscribers {
+        subscriber.subscribe("room");
+    }
+    let mut publisher = Publisher::connect(address);
+    let mut published = 0;
+    // One event by itself, which gathers nothing, and a burst.
+    for events in [1, 1, 50] {
+        let metrics = [Metric::Deliveries, Metric::Enters];
+        let [deliveries, enters] = spent(&running, metrics, || {
+            let due = sum(&running, Metric::Deliveries) + events * SUBSCRIBERS;
+            for number in published..published + events {
+                publisher.send(&publish_request(&["room"], &number.to_string()));
+            }
+            for _ in 0..events {
+                assert_eq!(publisher.answer().expect("it is answered").status, 200);
+            }
+            wait_until("everybody has everything", || {
+                sum(&running, Metric::Deliveries) == due
+            });
+        });
+        published += events;
+        assert!(
+            enters * 1000 <= deliveries * 2,
+            "{enters} system calls for {deliveries} deliveries"
+        );
+    }
+    assert_eq!(sum(&running, Metric::ShortSends), 0);
+    for subscriber in subscribers.iter_mut().step_by(997) {
+        for number in 0..published {
+            let (opcode, text) = subscriber.next().expect("an event is there");
+            assert_eq!(opcode, TEXT);
+            let data = data_of(&String::from_utf8_lossy(&text), "room");
+            assert_eq!(data, number.to_string());
+        }
+    }
+    running.stop();
 }
 
-fn publish(stream: &mut TcpStream, number: u64) {
-    let body = format!(r#"{{"name":"n","channel":"room","data":"{number}"}}"#);
-    let digest: String = Md5::digest(&body)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
+#[test]
+fn a_shard_that_is_warm_allocates_nothing_for_a_delivery() {
+    const SUBSCRIBERS: u64 = 100;
+    const EVENTS: u64 = 200;
+    let _alone = alone();
+    let running = serve(1, |_| {});
+    let address = running.address();
+    let mut subscribers: Vec<_> = (0..SUBSCRIBERS)
+        .map(|_| subscribe(address, "room"))
         .collect();
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("it is past 1970")
-        .as_secs();
-    let query = format!("auth_key=app-key&auth_timestamp={now}&auth_version=1.0&body_md5={digest}");
-    let signed = format!("POST\n/apps/1001/events\n{query}");
-    let signature = Signer::new(b"app-secret").sign(&[signed.as_bytes()]);
-    let signature = String::from_utf8_lossy(&signature);
-    let request = format!(
-        "POST /apps/1001/events?{query}&auth_signature={signature} HTTP/1.1\r\nHost: a\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream
-        .write_all(request.as_bytes())
-        .expect("the request can be sent");
-    let mut answer = Vec::new();
-    let began = Instant::now();
-    while !answer.ends_with(b"{}") {
-        assert!(began.elapsed() < Duration::from_secs(20), "an answer comes");
-        let mut bytes = [0; 512];
-        let length = stream.read(&mut bytes).expect("the answer can be read");
-        assert!(length > 0, "{}", String::from_utf8_lossy(&answer));
-        answer.extend_from_slice(&bytes[..length]);
-    }
+    let mut publisher = Publisher::connect(address);
+    let mut publish = || {
+        for number in 0..EVENTS {
+            publisher.publish("room", &number.to_string());
+            for subscriber in &mut subscribers {
+                assert_eq!(data_of_next(subscriber, "room"), number.to_string());
+            }
+        }
+    };
+    publish();
+    let allocations = shards_allocations(publish);
+    // Requests are read into memory of their own; fan-out takes none.
     assert!(
-        answer.starts_with(b"HTTP/1.1 200"),
-        "{}",
-        String::from_utf8_lossy(&answer)
+        allocations <= ALLOCATIONS_PER_PUBLISH_MAX * EVENTS,
+        "{allocations} for {EVENTS} events and {SUBSCRIBERS} subscribers"
     );
+    running.stop();
+}
+
+const ALLOCATIONS_PER_PUBLISH_MAX: u64 = 11;
+
+/// How often threads of shards allocate while `run` runs.
+fn shards_allocations(run: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    IS_COUNTING.store(true, Ordering::SeqCst);
+    run();
+    IS_COUNTING.store(false, Ordering::SeqCst);
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+static IS_COUNTING: AtomicBool = AtomicBool::new(false);
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// The system's allocator, which counts what shards ask of it.
+struct Counting;
+
+impl Counting {
+    fn count(&self) {
+        if IS_COUNTING.load(Ordering::Relaxed) && is_shard() {
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether this thread bears a shard's name. Asked of the kernel, for that allocates nothing.
+fn is_shard() -> bool {
+    let mut name = [0_u8; 16];
+    // SAFETY: the kernel writes at most 16 bytes (PR_GET_NAME).
+    let result = unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    result == 0 && name.starts_with(b"shard-")
+}
+
+// SAFETY: the system's allocator keeps the contract.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.count();
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        self.count();
+        // SAFETY: as the caller promised.
+        unsafe { System.realloc(memory, layout, size) }
+    }
 }

@@ -164,7 +164,7 @@ impl World {
                 options: options.clone(),
                 apps: apps.clone(),
                 seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-                slots: 128,
+                connections_max: 128,
                 mesh,
                 metrics: metrics.clone(),
             };

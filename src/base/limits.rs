@@ -18,6 +18,13 @@ pub const LOOKS_PER_TURN: usize = 32 * 1024;
 /// Accepts that wait in the ring at once; each owns the storage for one peer's address.
 pub const ACCEPTS_WAITING: u32 = 64;
 
+/// Slots of the file table beyond the connections that a shard serves: whoever gets one is told
+/// that there is no room, or has one HTTP request answered. As many as may wait to be accepted.
+pub const RESERVE_SLOTS: u32 = ACCEPTS_WAITING;
+
+/// How long a connection on one of those slots has for its request.
+pub const RESERVE_HANDSHAKE_MS: u64 = 1_000;
+
 /// Submission queue entries: a turn's visits and about as many operations in one system call.
 pub const SUBMISSION_ENTRIES: u32 = 2048;
 
@@ -61,6 +68,9 @@ pub const KEEP_ALIVE_MS: u64 = 75_000;
 
 /// How long a shard waits before it accepts again after the system refused a socket.
 pub const ACCEPT_RETRY_MS: u64 = 100;
+
+/// How often a shard that drains looks whether the others have no connection left either.
+pub const DRAINED_LOOK_MS: u64 = 20;
 
 /// Resolution of timers: fine enough for the shortest timeout, coarse enough that an idle shard
 /// with 20,000 connections wakes rarely.

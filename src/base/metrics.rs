@@ -27,6 +27,8 @@ metrics! {
     Accepted counter "outpour_accepted_total",
     /// Accepts that the system refused.
     AcceptsFailed counter "outpour_accepts_failed_total",
+    /// WebSocket connections refused because the shard holds as many as it may.
+    ConnectionsRefused counter "outpour_connections_refused_total",
     /// Times the listener paused because every slot of the file table was taken.
     ListenerPauses counter "outpour_listener_pauses_total",
     /// Channels that this shard knows.

@@ -7,6 +7,8 @@
 //! Invariants:
 //! - No shard runs before every shard has a ring and a listener.
 //! - A [`Running`] that is dropped has no threads left.
+//! - No ring is closed before every shard has returned: until then another shard may wake it, and
+//!   a file that came to have its number would get the wake.
 
 use std::fmt;
 use std::fs::File;
@@ -19,6 +21,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use core_affinity::CoreId;
+use crossbeam::sync::WaitGroup;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use tracing::warn;
@@ -31,7 +34,7 @@ use crate::hub::apps::Apps;
 use crate::options::{Automatic, Cores, Options};
 use crate::ring::kernel::{KernelRing, RingError, Settings, Waker};
 use crate::shard::mesh::meshes;
-use crate::shard::{self, Control, Setup};
+use crate::shard::{self, Control, Engine, Setup, Shard};
 
 /// Why there is no server.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ pub enum ServeError {
     /// A core is listed that the process may not run on.
     Core { core: usize, allowed: Vec<usize> },
     /// More connections are asked for than the process may have open files.
-    OpenFiles { slots: u32, allowed: u32 },
+    OpenFiles { connections: u32, allowed: u32 },
     /// The address cannot be listened on.
     Listen {
         address: SocketAddr,
@@ -87,6 +90,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
     let (ready_sender, ready) = channel();
     let mut peers = Vec::new();
     let meshes = meshes(usize::from(running.plan.shards));
+    let returned = WaitGroup::new();
     for (index, (mesh, listener)) in (0..).zip(meshes.into_iter().zip(listeners)) {
         let (peers_sender, peers_receiver) = channel();
         let seat = Seat {
@@ -99,12 +103,13 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
                 shard: index,
                 events: running.events_sender.clone(),
             },
+            returned: returned.clone(),
             setup: Setup {
                 index,
                 options: Arc::clone(&options),
                 apps: Arc::clone(&apps),
                 seed,
-                slots: running.plan.slots,
+                connections_max: running.plan.connections_max,
                 mesh,
                 metrics: Arc::clone(&metrics),
             },
@@ -126,6 +131,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
         }
     }
     drop(ready_sender);
+    drop(returned);
     // On failure `peers` is dropped before `running`, which joins.
     let (descriptors, wakers) = meet(&ready, peers.len()).inspect_err(|_| peers.clear())?;
     running.wakers = wakers;
@@ -155,8 +161,8 @@ pub fn raise_open_files() -> io::Result<()> {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub shards: u16,
-    /// Connections that each shard has room for.
-    pub slots: u32,
+    /// Connections that each shard serves.
+    pub connections_max: u32,
     /// Empty if shards are not pinned.
     cores: Vec<usize>,
 }
@@ -173,20 +179,20 @@ impl Plan {
                 None => cores.clone(),
             },
         };
-        let most = slots_allowed(getrlimit(Resource::Nofile).maximum);
-        let slots = match options.connections_per_shard_max {
+        let most = connections_allowed(getrlimit(Resource::Nofile).maximum);
+        let connections_max = match options.connections_per_shard_max {
             Automatic::Auto => most,
-            Automatic::Exactly(slots) if slots <= most => slots,
-            Automatic::Exactly(slots) => {
+            Automatic::Exactly(connections) if connections <= most => connections,
+            Automatic::Exactly(connections) => {
                 return Err(ServeError::OpenFiles {
-                    slots,
+                    connections,
                     allowed: most,
                 });
             }
         };
         Ok(Plan {
             shards,
-            slots,
+            connections_max,
             cores,
         })
     }
@@ -199,8 +205,15 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { shards, slots, .. } = self;
-        write!(formatter, "{shards} shards, {slots} connections each, ")?;
+        let Plan {
+            shards,
+            connections_max,
+            ..
+        } = self;
+        write!(
+            formatter,
+            "{shards} shards, {connections_max} connections each, "
+        )?;
         let pins = (0..*shards).filter_map(|shard| self.core(shard));
         let pins: Vec<String> = pins.map(|core| core.to_string()).collect();
         match pins.is_empty() {
@@ -216,10 +229,13 @@ const FILES_RESERVED: u64 = 64;
 /// As many direct descriptors as the kernel lets one ring have (IORING_MAX_FIXED_FILES, 6.1).
 const FILE_SLOTS_MAX: u64 = 1 << 20;
 
-fn slots_allowed(open_files_hard: Option<u64>) -> u32 {
+/// The limit bounds the process's files, and also the table of each ring.
+fn connections_allowed(open_files_hard: Option<u64>) -> u32 {
     let files = open_files_hard.unwrap_or(FILE_SLOTS_MAX);
-    let slots = files.saturating_sub(FILES_RESERVED);
-    u32::try_from(slots.clamp(1, FILE_SLOTS_MAX)).expect("the clamp is below 2^32")
+    let reserved = FILES_RESERVED + u64::from(limits::RESERVE_SLOTS);
+    let most = FILE_SLOTS_MAX - u64::from(limits::RESERVE_SLOTS);
+    let connections = files.saturating_sub(reserved).clamp(1, most);
+    u32::try_from(connections).expect("the clamp is below 2^32")
 }
 
 fn cores_allowed() -> io::Result<Vec<usize>> {
@@ -257,6 +273,7 @@ struct Seat {
     ready: Sender<Ready>,
     peers: Receiver<Vec<RawFd>>,
     ended: Ended,
+    returned: WaitGroup,
     setup: Setup,
 }
 
@@ -268,7 +285,8 @@ impl Seat {
             control,
             ready,
             peers,
-            ended: _ended,
+            ended,
+            returned,
             setup,
         } = self;
         if let Some(id) = core
@@ -277,7 +295,7 @@ impl Seat {
             warn!("shard {} is not pinned to core {id}", setup.index);
         }
         let index = setup.index;
-        let mut ring = match KernelRing::new(settings(setup.slots)) {
+        let mut ring = match KernelRing::new(settings(setup.connections_max)) {
             Ok(ring) => ring,
             Err(error) => return tell(&ready, (index, Err(error))),
         };
@@ -288,8 +306,33 @@ impl Seat {
         // Without an answer another shard got no ring, and there is nothing to serve.
         if let Ok(descriptors) = peers.recv() {
             ring.set_peers(descriptors);
-            shard::run(ring, setup, control);
+            let engine = Engine::new(setup, 0);
+            let mut berth = Berth::new(Shard { ring, engine }, returned);
+            // It leaves before the berth, also by panic: boot learns of it and has the others return.
+            let _ended = ended;
+            shard::run(&mut berth.kept, &control);
         }
+    }
+}
+
+/// Keeps what a shard runs with until every shard has returned or panicked.
+struct Berth<T> {
+    kept: T,
+    returned: Option<WaitGroup>,
+}
+
+impl<T> Berth<T> {
+    fn new(kept: T, returned: WaitGroup) -> Berth<T> {
+        Berth {
+            kept,
+            returned: Some(returned),
+        }
+    }
+}
+
+impl<T> Drop for Berth<T> {
+    fn drop(&mut self) {
+        self.returned.take().expect("it leaves once").wait();
     }
 }
 
@@ -299,9 +342,9 @@ fn tell(ready: &Sender<Ready>, news: Ready) {
     }
 }
 
-fn settings(slots: u32) -> Settings {
+fn settings(connections_max: u32) -> Settings {
     Settings {
-        file_slots: slots,
+        file_slots: connections_max + limits::RESERVE_SLOTS,
         submission_entries: limits::SUBMISSION_ENTRIES,
         completion_entries: limits::COMPLETION_ENTRIES,
         receive_buffers: limits::RECEIVE_BUFFERS,
@@ -415,9 +458,12 @@ impl fmt::Display for ServeError {
                     "core {core} is not among those that this process may run on: {allowed:?}"
                 )
             }
-            ServeError::OpenFiles { slots, allowed } => write!(
+            ServeError::OpenFiles {
+                connections,
+                allowed,
+            } => write!(
                 formatter,
-                "connections_per_shard_max is {slots}, and the limit of open files allows {allowed}: \
+                "connections_per_shard_max is {connections}, and the limit of open files allows {allowed}: \
                  ulimit -n 1048576; in systemd LimitNOFILE=1048576"
             ),
             ServeError::Listen { address, source } => {
@@ -438,6 +484,7 @@ impl std::error::Error for ServeError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_server_starts_on_a_free_port_and_stops() {
@@ -456,10 +503,39 @@ mod tests {
     }
 
     #[test]
-    fn slots_follow_the_limit_of_open_files() {
-        assert_eq!(slots_allowed(Some(1024)), 960);
-        assert_eq!(slots_allowed(Some(3)), 1);
-        assert_eq!(slots_allowed(None), (1 << 20) - 64);
-        assert_eq!(slots_allowed(Some(1 << 30)), 1 << 20);
+    fn nothing_is_closed_before_all_have_returned_also_if_one_panics() {
+        struct Ring(Sender<&'static str>);
+
+        impl Drop for Ring {
+            fn drop(&mut self) {
+                self.0.send("closed").expect("the test listens");
+            }
+        }
+        let (said, heard) = channel();
+        let returned = WaitGroup::new();
+        let second = Berth::new(Ring(said.clone()), returned.clone());
+        let first = {
+            let said = said.clone();
+            thread::spawn(move || {
+                let _berth = Berth::new(Ring(said.clone()), returned);
+                said.send("the first panics").expect("the test listens");
+                std::panic::resume_unwind(Box::new("a shard's own fault"));
+            })
+        };
+        assert_eq!(heard.recv(), Ok("the first panics"));
+        assert!(heard.recv_timeout(Duration::from_millis(50)).is_err());
+        said.send("the second returns").expect("the test listens");
+        drop(second);
+        assert!(first.join().is_err());
+        let order: Vec<_> = heard.try_iter().collect();
+        assert_eq!(order, ["the second returns", "closed", "closed"]);
+    }
+
+    #[test]
+    fn connections_follow_the_limit_of_open_files() {
+        assert_eq!(connections_allowed(Some(1024)), 1024 - 64 - 64);
+        assert_eq!(connections_allowed(Some(3)), 1);
+        assert_eq!(connections_allowed(None), (1 << 20) - 64 - 64);
+        assert_eq!(connections_allowed(Some(1 << 30)), (1 << 20) - 64);
     }
 }

@@ -35,8 +35,6 @@ pub struct Connection {
     pub has_ended: bool,
     /// Runs of frames that this connection does not get and has not passed.
     pub exceptions: u32,
-    /// What was sent in part and comes first when the socket takes bytes again.
-    pub unfinished: Source,
     pub peer: IpAddr,
     /// In which form it gets channels' frames.
     pub variant: Variant,
@@ -90,19 +88,28 @@ pub struct Subscription {
     pub index: u32,
 }
 
-/// Where bytes for a connection come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    Nothing,
-    Outbox,
-    Channel(u32),
-}
-
-/// Replies, which are for this connection alone. Full: the connection is closed.
+/// What goes to this connection alone, before any channel's frames: the rest of a frame that was
+/// sent in part, and replies. Full of replies: the connection is closed.
 #[derive(Default)]
 pub struct Outbox {
     pub bytes: Vec<u8>,
     pub sent: usize,
+    /// Where the rest of a frame ends, which is no reply.
+    rest_end: usize,
+}
+
+impl Outbox {
+    /// Keeps the rest of a frame, behind all that is here and has been sent.
+    pub fn keep_rest(&mut self, rest: &[u8]) {
+        assert_eq!(self.sent, self.bytes.len(), "the outbox goes before frames");
+        self.bytes.extend_from_slice(rest);
+        self.rest_end = self.bytes.len();
+    }
+
+    /// Bytes of replies that have not been sent.
+    pub fn replies_bytes(&self) -> usize {
+        self.bytes.len() - self.sent.max(self.rest_end)
+    }
 }
 
 /// A connection whose request is not answered yet, and the bytes that came after it.
@@ -215,7 +222,6 @@ impl Connection {
             has_activity_timer: false,
             has_ended: false,
             exceptions: 0,
-            unfinished: Source::Nothing,
             peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             variant: Variant::Plain,
             protocol: Protocol::Absent,

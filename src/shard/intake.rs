@@ -13,7 +13,7 @@ use crate::wire::pusher::{self, SocketId};
 use crate::wire::websocket::{self, Decoder, Message, Opcode};
 
 use super::Engine;
-use super::connections::{Protocol, Source, State};
+use super::connections::{Protocol, State};
 use super::membership::{self, Standing};
 use super::publish::Routed;
 
@@ -331,7 +331,7 @@ impl Engine {
         }
         let outbox = connection.outbox.get_or_insert_default();
         outbox.bytes.extend_from_slice(bytes);
-        let held = outbox.bytes.len() - outbox.sent;
+        let held = outbox.replies_bytes();
         if connection.is_blocked && held > limits::OUTBOX_BYTES_MAX && !is_echo {
             self.broken.push(slot);
         }
@@ -349,9 +349,6 @@ impl Engine {
     }
 
     pub fn end_subscriptions(&mut self, slot: u32) {
-        if let Source::Channel(channel) = self.connections[slot].unfinished {
-            self.finish_frame(slot, channel);
-        }
         while let Some(last) = self.connections[slot].subscriptions.len().checked_sub(1) {
             self.unsubscribe(slot, last);
         }

@@ -68,7 +68,6 @@ impl Engine {
     /// Takes away the `place`-th subscription of the connection.
     pub fn unsubscribe(&mut self, slot: u32, place: usize) {
         let held = self.connections[slot].subscriptions[place];
-        self.finish_frame(slot, held.channel);
         self.connections[slot].subscriptions.swap_remove(place);
         if let Some((sweep, _)) = self.channels.sweep_mut(held.channel) {
             let before = sweep.exceptions.len();

@@ -51,8 +51,8 @@ pub struct Setup {
     pub apps: Arc<Apps>,
     /// The same for all shards of a process, and another for every process.
     pub seed: u64,
-    /// Connections that the ring's file table has room for.
-    pub slots: u32,
+    /// Connections that are served. The ring's file table has [`limits::RESERVE_SLOTS`] more slots.
+    pub connections_max: u32,
     pub mesh: Mesh,
     /// Of all shards, by index.
     pub metrics: Arc<[Metrics]>,
@@ -81,6 +81,7 @@ pub struct Engine {
     seed: u64,
     metrics: Metrics,
     all_metrics: Arc<[Metrics]>,
+    connections_max: u32,
     pub connections: Connections,
     pub channels: Channels,
     mesh: Mesh,
@@ -145,6 +146,7 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(setup: Setup, now_ms: u64) -> Engine {
+        let slots = setup.connections_max + limits::RESERVE_SLOTS;
         Engine {
             index: setup.index,
             metrics: setup.metrics[usize::from(setup.index)].clone(),
@@ -152,10 +154,11 @@ impl Engine {
             options: setup.options,
             apps: setup.apps,
             seed: setup.seed,
-            connections: Connections::new(setup.slots),
+            connections_max: setup.connections_max,
+            connections: Connections::new(slots),
             channels: Channels::new(setup.seed),
             mesh: setup.mesh,
-            wheel: Wheel::new(setup.slots, limits::TIMER_TICK_MS, now_ms),
+            wheel: Wheel::new(slots, limits::TIMER_TICK_MS, now_ms),
             now_ms,
             now_s: (now_ms / 1000) as u32,
             wall_s: 0,

@@ -110,7 +110,10 @@ impl Engine {
                         (consumed, None, Persistence::Close, upgrade)
                     } else {
                         let persistence = match request.persistence() {
-                            _ if self.is_draining || self.connections[slot].has_ended => {
+                            _ if self.is_draining
+                                || self.is_over_capacity()
+                                || self.connections[slot].has_ended =>
+                            {
                                 Persistence::Close
                             }
                             persistence => persistence,
@@ -412,7 +415,8 @@ impl Engine {
              Sec-WebSocket-Accept: {accept}\r\n\r\n"
         );
         self.reply_bytes(slot, head.as_bytes());
-        if self.options.echo.as_deref() == Some(request.path()) {
+        let is_echo = self.options.echo.as_deref() == Some(request.path());
+        if is_echo && !self.is_over_capacity() {
             return Some(Protocol::Echo {
                 decoder: Decoder::default(),
             });
@@ -437,11 +441,15 @@ impl Engine {
         }
     }
 
-    /// Whether there is an app and a protocol to speak.
+    /// Whether there is room, an app and a protocol to speak.
     pub(super) fn admit(&self, request: &Request<'_>) -> Result<Session, (CloseCode, String)> {
         let plain = |code: CloseCode| (code, code.reason().to_string());
         if self.is_draining {
             return Err(plain(CloseCode::ReconnectImmediately));
+        }
+        if self.is_over_capacity() {
+            self.metrics.add(Metric::ConnectionsRefused, 1);
+            return Err(plain(CloseCode::OverCapacity));
         }
         let key = pusher::app_key(request.path(), &self.options.path_prefix).map_err(plain)?;
         let app = self.apps.with_key(key).ok_or_else(|| {

@@ -10,7 +10,7 @@ use crate::hub::channels::{Channels, Membership};
 use crate::ring::{Operation, PIECES_MAX, Sends, ShortSend};
 
 use super::Engine;
-use super::connections::{Connections, Source, State};
+use super::connections::{Connections, State};
 
 /// One send of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -21,14 +21,15 @@ pub enum Planned {
         visit: Visit,
         end: u64,
     },
-    /// Everything that a connection is to get, from several places.
-    /// `unfinished` is what it begins with the rest of.
-    Gathered {
-        slot: u32,
-        first: u32,
-        count: u32,
-        unfinished: Source,
-    },
+    /// Everything that a connection is to get, from several places: its outbox first.
+    Gathered { slot: u32, first: u32, count: u32 },
+}
+
+/// Where bytes for a connection come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Outbox,
+    Channel(u32),
 }
 
 /// A run of bytes of a gathered send: positions in a channel's log, or offsets in the outbox.
@@ -86,7 +87,7 @@ impl Sends for Batch<'_> {
                         let sweep = sweep.expect("a visited channel has a log");
                         sweep.log.slice(piece.start, piece.end)
                     }
-                    Source::Outbox | Source::Nothing => {
+                    Source::Outbox => {
                         let outbox = self.connections[slot].outbox.as_ref();
                         let outbox = outbox.expect("a planned outbox is there");
                         &outbox.bytes[piece.start as usize..piece.end as usize]
@@ -104,35 +105,6 @@ impl Engine {
             pieces: &self.pieces,
             channels: &self.channels,
             connections: &self.connections,
-        }
-    }
-
-    /// If a frame of the channel went out in part, its rest goes before anything else: it moves to
-    /// the front of the outbox, and the log is not needed for it any more.
-    pub fn finish_frame(&mut self, slot: u32, channel: u32) {
-        if self.connections[slot].unfinished != Source::Channel(channel) {
-            return;
-        }
-        let held = self.connections[slot]
-            .subscriptions
-            .iter()
-            .find(|held| held.channel == channel);
-        let index = held.expect("what is unfinished is subscribed").index as usize;
-        let cursor = self.channels[channel].subscribers[index].cursor;
-        let connection = &mut self.connections[slot];
-        connection.unfinished = Source::Nothing;
-        if let Some((sweep, subscribers)) = self.channels.sweep_mut(channel)
-            && cursor >= sweep.log.tail()
-            && let Some(end) = sweep.log.frame_end_after(cursor)
-        {
-            let rest = sweep.log.slice(cursor, end);
-            let outbox = connection.outbox.get_or_insert_default();
-            outbox
-                .bytes
-                .splice(outbox.sent..outbox.sent, rest.iter().copied());
-            subscribers[index].cursor = end;
-            connection.unfinished = Source::Outbox;
-            self.connections.refresh_direct(slot);
         }
     }
 
@@ -200,25 +172,11 @@ impl Engine {
                     Some(channel) => self.plan_channel(slot, channel, first as usize),
                 }
             }
-            if self.doomed.last() == Some(&slot) {
-                // The rest of its frame is lost: nothing may follow, and the next turn closes it.
-                self.pieces.truncate(first as usize);
-                continue;
-            }
             let count = self.pieces.len() as u32 - first;
             if count == 0 {
                 continue;
             }
-            let unfinished = self.connections[slot].unfinished;
-            let pieces = &mut self.pieces[first as usize..];
-            pieces.sort_by_key(|piece| piece.source != unfinished);
-            self.connections[slot].unfinished = Source::Nothing;
-            self.planned.push(Planned::Gathered {
-                slot,
-                first,
-                count,
-                unfinished,
-            });
+            self.planned.push(Planned::Gathered { slot, first, count });
         }
         gather.clear();
         gather.append(&mut self.gather_later);
@@ -344,22 +302,11 @@ impl Engine {
                 visit,
                 end,
             } => {
-                self.take_back(channel, visit.index, visit.start + taken, end);
-                if taken > 0 {
-                    self.connections[visit.slot].unfinished = Source::Channel(channel);
-                }
+                self.take_back(visit.slot, channel, visit.index, visit.start + taken, end);
                 visit.slot
             }
-            Planned::Gathered {
-                slot,
-                first,
-                count,
-                unfinished,
-            } => {
+            Planned::Gathered { slot, first, count } => {
                 let mut left = taken;
-                if taken == 0 {
-                    self.connections[slot].unfinished = unfinished;
-                }
                 for place in first..first + count {
                     let piece = self.pieces[place as usize];
                     let got = left.min(piece.end - piece.start);
@@ -369,16 +316,14 @@ impl Engine {
                     }
                     match piece.source {
                         Source::Channel(channel) => {
-                            self.take_back(channel, piece.index, piece.start + got, piece.end);
+                            let position = piece.start + got;
+                            self.take_back(slot, channel, piece.index, position, piece.end);
                         }
-                        Source::Outbox | Source::Nothing => {
+                        Source::Outbox => {
                             let outbox = self.connections[slot].outbox.as_mut();
                             outbox.expect("it was just sent from").sent =
                                 (piece.start + got) as usize;
                         }
-                    }
-                    if got > 0 {
-                        self.connections[slot].unfinished = piece.source;
                     }
                 }
                 slot
@@ -395,16 +340,27 @@ impl Engine {
         self.connections.refresh_direct(slot);
     }
 
-    /// The subscriber did not get the frames from `position` on.
-    pub(super) fn take_back(&mut self, channel: u32, index: u32, position: u64, end: u64) {
+    /// The socket took nothing from `position` on. If that lies within a frame, the frame's rest is
+    /// kept in the outbox: a cursor stands between frames, so that whatever becomes of the log or
+    /// of the subscription, no frame is cut short. A socket that is full holds far more than that.
+    fn take_back(&mut self, slot: u32, channel: u32, index: u32, position: u64, end: u64) {
         let (sweep, subscribers) = self
             .channels
             .sweep_mut(channel)
             .expect("it was just sent from");
+        let next = match sweep.log.frame_end_after(position) {
+            Some(frame_end) => {
+                let outbox = &mut self.connections[slot].outbox;
+                let outbox = outbox.get_or_insert_default();
+                outbox.keep_rest(sweep.log.slice(position, frame_end));
+                frame_end
+            }
+            None => position,
+        };
         let subscriber = &mut subscribers[index as usize];
-        let untaken = sweep.log.frames_between(position, end);
-        subscriber.cursor = subscriber.cursor.min(position);
-        sweep.hold_back(position);
+        subscriber.cursor = subscriber.cursor.min(next);
+        sweep.hold_back(next);
+        let untaken = sweep.log.frames_between(next, end);
         self.metrics.subtract(Metric::Deliveries, untaken);
     }
 

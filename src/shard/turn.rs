@@ -1,6 +1,5 @@
 //! The turn: completions, letters, timers, sweeps, one system call, and what it left.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,8 +11,8 @@ use crate::ring::{Completion, End, Operation, Ring, Wait};
 use crate::wire::pusher::CloseCode;
 use crate::wire::websocket::Opcode;
 
-use super::connections::{Http, Protocol, Source, State};
-use super::{Control, Engine, Setup};
+use super::connections::{Http, Protocol, State};
+use super::{Control, Engine};
 
 /// A shard: the engine and the ring that serves it.
 pub struct Shard<R: Ring> {
@@ -21,15 +20,12 @@ pub struct Shard<R: Ring> {
     pub engine: Engine,
 }
 
-/// Runs a shard on this thread until it is drained or told to stop.
-pub fn run(ring: KernelRing, setup: Setup, control: Arc<Control>) {
-    let spin_us = setup.options.spin_us;
-    let drain_ms = setup.options.drain_ms;
+/// Runs a shard, whose engine was made at 0 ms, on this thread until all shards are drained or told
+/// to stop. The ring stays with the caller: other shards may wake it until they have returned too.
+pub fn run(shard: &mut Shard<KernelRing>, control: &Control) {
+    let spin_us = shard.engine.options.spin_us;
+    let drain_ms = shard.engine.options.drain_ms;
     let start = Instant::now();
-    let mut shard = Shard {
-        ring,
-        engine: Engine::new(setup, 0),
-    };
     let mut idle_since = Instant::now();
     loop {
         let phase = control.phase.load(Acquire);
@@ -159,10 +155,15 @@ impl Engine {
             true => self.accepts_paused_until_ms,
             false => u64::MAX,
         };
+        let drained = match self.is_draining {
+            true => self.now_ms + limits::DRAINED_LOOK_MS,
+            false => u64::MAX,
+        };
         let timer = self.wheel.next_deadline_ms().unwrap_or(u64::MAX);
         timer
             .min(housekeeping)
             .min(accepts)
+            .min(drained)
             .saturating_sub(self.now_ms)
             .max(1)
     }
@@ -238,7 +239,7 @@ impl Engine {
                 };
                 connection.protocol = Protocol::Http(Box::new(http));
                 self.wheel
-                    .set(slot, self.now_ms + self.options.handshake_timeout_ms);
+                    .set(slot, self.now_ms + self.handshake_timeout_ms());
                 self.receive(slot);
             }
             Err(_) => {
@@ -248,6 +249,20 @@ impl Engine {
                     self.accepts_paused_until_ms = self.now_ms + limits::ACCEPT_RETRY_MS;
                 }
             }
+        }
+    }
+
+    /// Whether connections beyond those that are served are open: the last to come are there to be
+    /// answered and to go.
+    pub(super) fn is_over_capacity(&self) -> bool {
+        self.metrics.read(Metric::Connections) > u64::from(self.connections_max)
+    }
+
+    fn handshake_timeout_ms(&self) -> u64 {
+        let timeout_ms = self.options.handshake_timeout_ms;
+        match self.is_over_capacity() {
+            true => timeout_ms.min(limits::RESERVE_HANDSHAKE_MS),
+            false => timeout_ms,
         }
     }
 
@@ -344,7 +359,6 @@ impl Engine {
             State::Open | State::Flushing | State::Lingering => {}
             State::Free | State::Accepting | State::Ending | State::Closing => return,
         }
-        self.connections[slot].unfinished = Source::Nothing;
         self.end_subscriptions(slot);
         let connection = &mut self.connections[slot];
         connection.state = State::Ending;
@@ -374,13 +388,13 @@ impl Engine {
         self.connections.free_slot(socket.slot);
     }
 
-    /// Closes those that fell behind their log, and ends those whose socket is broken.
+    /// Closes those that fell behind their log, with the code behind what they were sent; ends those whose socket is broken.
     fn end_doomed(&mut self) {
         while let Some(slot) = self.doomed.pop() {
             if self.connections[slot].state == State::Open {
                 self.metrics.add(Metric::SlowClosed, 1);
-                self.connections[slot].unfinished = Source::Nothing;
-                self.end(slot);
+                let code = CloseCode::OverCapacity;
+                self.close_websocket(slot, code.number(), code.reason());
             }
         }
         while let Some(slot) = self.broken.pop() {
@@ -404,8 +418,8 @@ impl Engine {
             Protocol::Http(http) => match http.begun_ms {
                 Some(begun_ms) => {
                     begun_ms
-                        + options
-                            .handshake_timeout_ms
+                        + self
+                            .handshake_timeout_ms()
                             .max(if connection.waiting.is_some() {
                                 options.message_timeout_ms
                             } else {
@@ -548,8 +562,10 @@ impl Engine {
         }
     }
 
-    /// Whether no connection is open any more.
+    /// Whether no connection is open any more on any shard: until then this one may be the home of
+    /// what others publish.
     fn is_drained(&self) -> bool {
-        self.metrics.read(Metric::Connections) == 0
+        let mut shards = self.all_metrics.iter();
+        shards.all(|shard| shard.read(Metric::Connections) == 0)
     }
 }
