@@ -13,6 +13,8 @@ use tungstenite::{Message, WebSocket};
 
 const SUBSCRIBERS: u64 = 400;
 const EVENTS: u64 = 25;
+/// Of a frame that a server sends with a payload below 126 bytes.
+const FRAME_HEADER_BYTES: u64 = 2;
 
 #[test]
 fn a_publish_is_encoded_once_and_a_healthy_delivery_completes_nothing() {
@@ -31,10 +33,12 @@ fn a_publish_is_encoded_once_and_a_healthy_delivery_completes_nothing() {
         Metric::Deliveries,
         Metric::Completions,
         Metric::Enters,
+        Metric::SentBytes,
     ]
     .map(read);
+    let mut bytes = 0;
     for number in 0..EVENTS {
-        publish(&mut publisher, number);
+        bytes += publish(&mut publisher, number);
         for subscriber in &mut subscribers {
             let text = subscriber
                 .read()
@@ -45,6 +49,7 @@ fn a_publish_is_encoded_once_and_a_healthy_delivery_completes_nothing() {
                 text.as_str(),
                 format!(r#"{{"event":"n","channel":"room","data":"{number}"}}"#)
             );
+            bytes += FRAME_HEADER_BYTES + text.len() as u64;
         }
     }
     let after = [
@@ -52,6 +57,7 @@ fn a_publish_is_encoded_once_and_a_healthy_delivery_completes_nothing() {
         Metric::Deliveries,
         Metric::Completions,
         Metric::Enters,
+        Metric::SentBytes,
     ]
     .map(read);
     let spent: Vec<u64> = after
@@ -72,6 +78,7 @@ fn a_publish_is_encoded_once_and_a_healthy_delivery_completes_nothing() {
         "{} system calls for {EVENTS} publishes",
         spent[3]
     );
+    assert_eq!(spent[4], bytes, "bytes of frames and answers");
     assert_eq!(read(Metric::ShortSends), 0);
     running.stop();
 }
@@ -95,7 +102,8 @@ fn subscribe(running: &Running) -> WebSocket<TcpStream> {
     socket
 }
 
-fn publish(stream: &mut TcpStream, number: u64) {
+/// Publishes, and returns how many bytes the answer had.
+fn publish(stream: &mut TcpStream, number: u64) -> u64 {
     let body = format!(r#"{{"name":"n","channel":"room","data":"{number}"}}"#);
     let digest: String = Md5::digest(&body)
         .iter()
@@ -131,4 +139,5 @@ fn publish(stream: &mut TcpStream, number: u64) {
         "{}",
         String::from_utf8_lossy(&answer)
     );
+    answer.len() as u64
 }
