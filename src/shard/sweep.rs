@@ -126,12 +126,12 @@ impl Engine {
             && let Some(end) = sweep.log.frame_end_after(cursor)
         {
             let rest = sweep.log.slice(cursor, end);
-            let outbox = connection.outbox.get_or_insert_default();
+            connection.unfinished = Source::Outbox;
+            let outbox = self.connections.outbox(slot);
             outbox
                 .bytes
                 .splice(outbox.sent..outbox.sent, rest.iter().copied());
             subscribers[index].cursor = end;
-            connection.unfinished = Source::Outbox;
             self.connections.refresh_direct(slot);
         }
     }
