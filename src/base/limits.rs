@@ -88,6 +88,11 @@ pub const SPARE_LOG_BYTES_MAX: usize = 1 << 20;
 pub const SPARE_OUTBOXES_MAX: usize = 256;
 pub const SPARE_OUTBOX_BYTES_MAX: usize = 16 * 1024;
 
+/// Records of requests that wait kept for the next one, and the most bytes of input that one may
+/// have held: as many publishes as may be under way to one home need no allocation.
+pub const SPARE_WAITS_MAX: usize = PUBLISHES_UNDER_WAY_MAX as usize;
+pub const SPARE_WAIT_BYTES_MAX: usize = 16 * 1024;
+
 /// Shards of one process: the width of a shard's number in a socket id.
 pub const SHARDS_MAX: usize = 1024;
 

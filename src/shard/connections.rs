@@ -3,7 +3,8 @@
 //! Invariant: a slot is `direct` exactly if a frame of its one subscription may be sent straight
 //! from the log: it is open, has one subscription, takes bytes, and has nothing else to send.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::{Index, IndexMut};
 
 use smallvec::SmallVec;
@@ -35,13 +36,45 @@ pub struct Connection {
     pub has_ended: bool,
     /// Runs of frames that this connection does not get and has not passed.
     pub exceptions: u32,
-    pub peer: IpAddr,
+    pub peer: PeerAddress,
     /// In which form it gets channels' frames.
     pub variant: Variant,
     pub protocol: Protocol,
     pub subscriptions: SmallVec<[Subscription; 2]>,
     pub outbox: Option<Box<Outbox>>,
     pub waiting: Option<Box<Waiting>>,
+}
+
+/// Who connected, in 18 bytes, for the log: an IPv4 address is kept as the IPv6 one that stands
+/// for it (RFC 4291, section 2.5.5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    ip: Ipv6Addr,
+    port: u16,
+}
+
+impl PeerAddress {
+    const UNKNOWN: PeerAddress = PeerAddress {
+        ip: Ipv6Addr::UNSPECIFIED,
+        port: 0,
+    };
+}
+
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> PeerAddress {
+        let ip = match address {
+            SocketAddr::V4(address) => address.ip().to_ipv6_mapped(),
+            SocketAddr::V6(address) => *address.ip(),
+        };
+        let port = address.port();
+        PeerAddress { ip, port }
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.ip.to_canonical(), self.port).fmt(formatter)
+    }
 }
 
 /// ```text
@@ -118,7 +151,7 @@ pub struct Waiting {
     /// Bytes that were not read yet. Beyond `READ_AHEAD_BYTES_MAX` the receive is stopped.
     pub input: Vec<u8>,
     /// Events that could not be posted yet.
-    pub parked: Vec<Publication>,
+    pub parked: SmallVec<[Publication; 1]>,
     pub parked_until_ms: u64,
     /// Confirmations and answers of homes that have not come yet.
     pub receipts: u32,
@@ -143,6 +176,14 @@ impl Waiting {
 pub struct Connections {
     records: Vec<Connection>,
     free: Vec<u32>,
+    /// Emptied, with their memory, for the next reply and the next request that waits.
+    #[expect(
+        clippy::vec_box,
+        reason = "a connection holds the box, and it moves there and back"
+    )]
+    spare_outboxes: Vec<Box<Outbox>>,
+    #[expect(clippy::vec_box, reason = "likewise")]
+    spare_waits: Vec<Box<Waiting>>,
     slots: u32,
     pub direct: SlotSet,
 }
@@ -153,6 +194,8 @@ impl Connections {
         Connections {
             records: Vec::with_capacity(slots as usize),
             free: Vec::new(),
+            spare_outboxes: Vec::new(),
+            spare_waits: Vec::new(),
             slots,
             direct: SlotSet::new(slots),
         }
@@ -204,6 +247,47 @@ impl Connections {
         self.direct.set(slot, is_direct);
     }
 
+    /// The connection's outbox, which it is given if it has none.
+    pub fn outbox(&mut self, slot: u32) -> &mut Outbox {
+        let outbox = &mut self.records[slot as usize].outbox;
+        outbox.get_or_insert_with(|| self.spare_outboxes.pop().unwrap_or_default())
+    }
+
+    /// Everything that was in the outbox is sent, or need not be.
+    pub fn empty_outbox(&mut self, slot: u32) {
+        let Some(mut outbox) = self.records[slot as usize].outbox.take() else {
+            return;
+        };
+        if self.spare_outboxes.len() < limits::SPARE_OUTBOXES_MAX
+            && outbox.bytes.capacity() <= limits::SPARE_OUTBOX_BYTES_MAX
+        {
+            outbox.bytes.clear();
+            outbox.sent = 0;
+            self.spare_outboxes.push(outbox);
+        }
+    }
+
+    /// What the connection keeps while its request waits, which it is given if it has none.
+    pub fn waiting(&mut self, slot: u32) -> &mut Waiting {
+        let waiting = &mut self.records[slot as usize].waiting;
+        waiting.get_or_insert_with(|| self.spare_waits.pop().unwrap_or_default())
+    }
+
+    /// What a connection kept is not needed any more.
+    pub fn put_back(&mut self, mut waiting: Box<Waiting>) {
+        if self.spare_waits.len() < limits::SPARE_WAITS_MAX
+            && waiting.input.capacity() <= limits::SPARE_WAIT_BYTES_MAX
+            && !waiting.parked.spilled()
+        {
+            waiting.input.clear();
+            waiting.parked.clear();
+            waiting.parked_until_ms = 0;
+            waiting.receipts = 0;
+            waiting.persistence_closes = false;
+            self.spare_waits.push(waiting);
+        }
+    }
+
     pub fn slots_in_use(&self) -> u32 {
         self.records.len() as u32
     }
@@ -222,7 +306,7 @@ impl Connection {
             has_activity_timer: false,
             has_ended: false,
             exceptions: 0,
-            peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            peer: PeerAddress::UNKNOWN,
             variant: Variant::Plain,
             protocol: Protocol::Absent,
             subscriptions: SmallVec::new(),
@@ -249,5 +333,31 @@ impl Index<u32> for Connections {
 impl IndexMut<u32> for Connections {
     fn index_mut(&mut self, slot: u32) -> &mut Connection {
         &mut self.records[slot as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_told_as_it_connected() {
+        for text in ["192.0.2.7:50123", "[2001:db8::7]:50123"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(PeerAddress::from(address).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_outbox_is_given_again_empty_and_with_its_memory() {
+        let mut connections = Connections::new(2);
+        let slots = [(); 2].map(|()| connections.take_slot().unwrap().slot);
+        connections.outbox(slots[0]).bytes.extend([7; 100]);
+        connections.outbox(slots[0]).sent = 100;
+        connections.empty_outbox(slots[0]);
+        assert!(connections[slots[0]].outbox.is_none());
+        let again = connections.outbox(slots[1]);
+        assert_eq!((again.bytes.len(), again.sent), (0, 0));
+        assert!(again.bytes.capacity() >= 100);
     }
 }

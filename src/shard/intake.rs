@@ -10,7 +10,7 @@ use crate::hub::session::{self, Decision, Session};
 use crate::ring::Operation;
 use crate::wire::pusher::member::MemberText;
 use crate::wire::pusher::{self, SocketId};
-use crate::wire::websocket::{self, Decoder, Message, Opcode};
+use crate::wire::websocket::{self, Decoder, Message, Opcode, Violation};
 
 use super::Engine;
 use super::connections::{Protocol, State};
@@ -64,15 +64,12 @@ impl Engine {
 
     /// Goes on with the bytes that were kept.
     pub fn read_on(&mut self, slot: u32) {
-        let Some(waiting) = self.connections[slot].waiting.as_mut() else {
+        let waiting = &mut self.connections[slot].waiting;
+        let Some(mut over) = waiting.take_if(|waiting| !waiting.is_waiting()) else {
             return;
         };
-        if waiting.is_waiting() {
-            return;
-        }
-        let mut input = mem::take(&mut waiting.input);
-        self.connections[slot].waiting = None;
-        self.read(slot, &mut input);
+        self.read(slot, &mut over.input);
+        self.connections.put_back(over);
     }
 
     /// Reads as much as can be read; what is left is kept with the connection.
@@ -105,7 +102,7 @@ impl Engine {
     }
 
     pub(super) fn keep(&mut self, slot: u32, bytes: &[u8]) {
-        let waiting = self.connections[slot].waiting.get_or_insert_default();
+        let waiting = self.connections.waiting(slot);
         waiting.input.extend_from_slice(bytes);
         if waiting.is_waiting() && waiting.input.len() > limits::READ_AHEAD_BYTES_MAX {
             let socket = self.connections.socket(slot);
@@ -137,8 +134,7 @@ impl Engine {
                     self.on_message(slot, &mut session, message);
                 }
                 Err(violation) => {
-                    self.metrics.add(Metric::Violations, 1);
-                    self.close_websocket(slot, violation.close_code(), violation.reason());
+                    self.on_violation(slot, violation);
                 }
             }
         }
@@ -146,6 +142,18 @@ impl Engine {
             self.connections[slot].protocol = Protocol::WebSocket { decoder, session };
         }
         &mut []
+    }
+
+    fn on_violation(&mut self, slot: u32, violation: Violation) {
+        self.metrics.add(Metric::Violations, 1);
+        self.tell(slot, violation.reason());
+        self.close_websocket(slot, violation.close_code(), violation.reason());
+    }
+
+    /// Writes to the log, if that is wanted, why a peer was refused or closed.
+    pub(super) fn tell(&self, slot: u32, why: impl std::fmt::Display) {
+        let peer = self.connections[slot].peer;
+        tracing::debug!(shard = self.index, %peer, "{why}");
     }
 
     pub(super) fn on_message(&mut self, slot: u32, session: &mut Session, message: Message<'_>) {
@@ -175,8 +183,7 @@ impl Engine {
     pub(super) fn on_text(&mut self, slot: u32, session: &mut Session, text: &str) {
         let mut reply = mem::take(&mut self.text);
         reply.clear();
-        let apps = self.apps.clone();
-        let app = apps.app(session.app);
+        let app = self.apps.app(session.app);
         let id = self.socket_id(slot);
         match session.read(app, id, text, self.now_s, &mut reply) {
             Decision::Answered => {}
@@ -250,7 +257,7 @@ impl Engine {
         } else if membership::enters(channel) {
             self.come_in(slot, app, channel, member);
         } else if self.subscribe(slot, app, channel) == Standing::Stands {
-            self.confirm_subscription(slot, channel);
+            pusher::encode_subscription_succeeded(reply, channel);
         }
     }
 
@@ -263,9 +270,11 @@ impl Engine {
     }
 
     pub fn confirm_subscription(&mut self, slot: u32, channel: &str) {
-        let mut text = Vec::new();
+        let mut text = mem::take(&mut self.text);
+        text.clear();
         pusher::encode_subscription_succeeded(&mut text, channel);
         self.reply_text(slot, &text);
+        self.text = text;
     }
 
     pub(super) fn read_echo<'a>(
@@ -300,8 +309,7 @@ impl Engine {
                     }
                 }
                 Err(violation) => {
-                    self.metrics.add(Metric::Violations, 1);
-                    self.close_websocket(slot, violation.close_code(), violation.reason());
+                    self.on_violation(slot, violation);
                 }
             }
         }
@@ -329,10 +337,11 @@ impl Engine {
         if connection.state != State::Open {
             return;
         }
-        let outbox = connection.outbox.get_or_insert_default();
+        let is_blocked = connection.is_blocked;
+        let outbox = self.connections.outbox(slot);
         outbox.bytes.extend_from_slice(bytes);
         let held = outbox.replies_bytes();
-        if connection.is_blocked && held > limits::OUTBOX_BYTES_MAX && !is_echo {
+        if is_blocked && held > limits::OUTBOX_BYTES_MAX && !is_echo {
             self.broken.push(slot);
         }
         self.gather.push((slot, 0));
@@ -342,9 +351,11 @@ impl Engine {
     /// Ends the session: a close frame after what was begun, then the connection.
     pub fn close_websocket(&mut self, slot: u32, code: u16, reason: &str) {
         self.end_subscriptions(slot);
-        let mut frame = Vec::new();
+        let mut frame = mem::take(&mut self.frame);
+        frame.clear();
         websocket::encode_close(code, reason, &mut frame);
         self.reply_bytes(slot, &frame);
+        self.frame = frame;
         self.close_after_flush(slot);
     }
 

@@ -1,12 +1,15 @@
 //! HTTP requests: answered, opened as WebSockets, or kept waiting while the engine is behind.
 
+use std::borrow::Cow;
 use std::mem;
+
+use smallvec::SmallVec;
 
 use crate::base::metrics::{self, Metric};
 use crate::base::socket::Socket;
 use crate::hub::letter::{Event, Origin, Publication};
 use crate::hub::session::Session;
-use crate::wire::api;
+use crate::wire::api::{self, ApiError};
 use crate::wire::http::{self, Body, Parsed, Persistence, Request};
 use crate::wire::pusher::{self, CloseCode};
 use crate::wire::signature::{self, SignedRequest};
@@ -20,7 +23,7 @@ use super::publish::Routed;
 struct Answer {
     status: u16,
     headers: &'static [(&'static str, &'static str)],
-    body: String,
+    body: Cow<'static, str>,
 }
 
 const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
@@ -31,7 +34,7 @@ const RETRY: &[(&str, &str)] = &[
 ];
 
 impl Answer {
-    pub(super) fn refusal(status: u16, text: impl Into<String>) -> Answer {
+    pub(super) fn refusal(status: u16, text: impl Into<Cow<'static, str>>) -> Answer {
         Answer {
             status,
             headers: TEXT,
@@ -43,16 +46,15 @@ impl Answer {
         Answer {
             status: 200,
             headers: JSON,
-            body: "{}".to_string(),
+            body: "{}".into(),
         }
     }
 
     pub(super) fn behind() -> Answer {
-        let body = "The server is behind with this channel; nothing was published".to_string();
         Answer {
             status: 503,
             headers: RETRY,
-            body,
+            body: "The server is behind with this channel; nothing was published".into(),
         }
     }
 }
@@ -97,9 +99,12 @@ impl Engine {
                 Err(refusal) => {
                     self.metrics.add(Metric::Requests, 1);
                     self.metrics.add(Metric::RequestsRefused, 1);
-                    let mut text = Vec::new();
+                    self.tell(slot, refusal.reason());
+                    let mut text = mem::take(&mut self.text);
+                    text.clear();
                     http::encode_refusal(refusal, &mut text);
                     self.reply_bytes(slot, &text);
+                    self.text = text;
                     self.close_after_flush(slot);
                     return None;
                 }
@@ -129,7 +134,8 @@ impl Engine {
         if let Some(protocol) = upgrade {
             self.connections[slot].protocol = protocol;
         } else if self.connections[slot].state == State::Open {
-            self.connections[slot].protocol = Protocol::Http(Box::default());
+            *http = Http::default();
+            self.connections[slot].protocol = Protocol::Http(http);
         }
         if let Some((answer, is_head)) = answer {
             self.answer(slot, &answer, is_head, persistence);
@@ -178,7 +184,7 @@ impl Engine {
                 return Outcome::Answer(Answer {
                     status: 200,
                     headers,
-                    body,
+                    body: body.into(),
                 });
             }
         }
@@ -197,8 +203,7 @@ impl Engine {
         let Some(number) = self.apps.with_id(id) else {
             return Outcome::Answer(Answer::refusal(404, "Unknown app id"));
         };
-        let apps = self.apps.clone();
-        let app = apps.app(number);
+        let app = self.apps.app(number);
         let query = request.query().unwrap_or("");
         let signed = SignedRequest {
             method: "POST",
@@ -218,22 +223,33 @@ impl Engine {
         if !app.is_enabled {
             return Outcome::Answer(Answer::refusal(403, "The app is disabled"));
         }
-        let parsed = match call {
-            "events" => api::parse_event(request.body(), request.query(), &app.limits)
-                .map(|event| vec![event]),
-            _ => api::parse_batch(request.body(), &app.limits),
-        };
-        let parsed = match parsed {
-            Ok(events) => events,
-            Err(error) => {
-                return Outcome::Answer(Answer::refusal(error.status, error.message));
-            }
-        };
-        let mut events: Vec<Event<'_>> = Vec::with_capacity(parsed.len());
-        for event in &parsed {
+        let refusal =
+            |error: ApiError| Outcome::Answer(Answer::refusal(error.status, error.message));
+        match call {
+            "events" => match api::parse_event(request.body(), request.query(), &app.limits) {
+                Ok(event) => self.publish(slot, number, &[event], persistence),
+                Err(error) => refusal(error),
+            },
+            _ => match api::parse_batch(request.body(), &app.limits) {
+                Ok(events) => self.publish(slot, number, &events, persistence),
+                Err(error) => refusal(error),
+            },
+        }
+    }
+
+    /// Publishes what a request asked for, or keeps it until that can be done.
+    fn publish(
+        &mut self,
+        slot: u32,
+        app: u16,
+        parsed: &[api::Event<'_>],
+        persistence: Persistence,
+    ) -> Outcome {
+        let mut events = SmallVec::<[Event<'_>; 1]>::new();
+        for event in parsed {
             let excluded = event.socket_id.and_then(|id| self.address_of(id));
             events.extend(event.channels.iter().map(|channel| Event {
-                app: number,
+                app,
                 origin: Origin::Api,
                 channel,
                 name: event.name.token(),
@@ -245,14 +261,14 @@ impl Engine {
         match self.route(&events, Some(self.connections.socket(slot))) {
             Routed::Posted { receipts: 0 } => Outcome::Answer(Answer::accepted()),
             Routed::Posted { receipts } => {
-                let waiting = self.connections[slot].waiting.get_or_insert_default();
+                let waiting = self.connections.waiting(slot);
                 waiting.receipts = receipts;
                 waiting.persistence_closes = persistence == Persistence::Close;
                 Outcome::Later
             }
             Routed::Behind => {
                 self.park(slot, &events);
-                let waiting = self.connections[slot].waiting.get_or_insert_default();
+                let waiting = self.connections.waiting(slot);
                 waiting.persistence_closes = persistence == Persistence::Close;
                 Outcome::Later
             }
@@ -267,7 +283,7 @@ impl Engine {
         let parked = events
             .iter()
             .map(|event| Publication::new(event, Some(socket), arena));
-        let waiting = self.connections[slot].waiting.get_or_insert_default();
+        let waiting = self.connections.waiting(slot);
         waiting.parked.extend(parked);
         waiting.parked_until_ms = self.now_ms + self.options.publish_wait_ms_max;
         self.parked.push_back(socket);
@@ -294,9 +310,11 @@ impl Engine {
             if parked.is_empty() {
                 continue;
             }
-            let events: Vec<Event<'_>> = parked.iter().map(Publication::event).collect();
+            let events: SmallVec<[Event<'_>; 1]> = parked.iter().map(Publication::event).collect();
             let requester = self.is_http(slot).then_some(socket);
-            match self.route(&events, requester) {
+            let routed = self.route(&events, requester);
+            drop(events);
+            match routed {
                 Routed::Behind => {
                     let waiting = self.connections[slot].waiting.as_mut();
                     waiting.expect("it was just read").parked = parked;
@@ -394,7 +412,9 @@ impl Engine {
             Ok(upgrade) => upgrade,
             Err(refusal) => {
                 self.metrics.add(Metric::RequestsRefused, 1);
-                let mut text = Vec::new();
+                self.tell(slot, refusal.reason());
+                let mut text = mem::take(&mut self.text);
+                text.clear();
                 let body = Body::Bytes(refusal.reason().as_bytes());
                 let headers = refusal.headers();
                 http::encode_response(
@@ -405,6 +425,7 @@ impl Engine {
                     &mut text,
                 );
                 self.reply_bytes(slot, &text);
+                self.text = text;
                 self.close_after_flush(slot);
                 return None;
             }
@@ -471,6 +492,7 @@ impl Engine {
     /// Tells a client why it is refused, as an event and as the reason of the close.
     pub(super) fn refuse_session(&mut self, slot: u32, code: CloseCode, reason: &str) {
         self.metrics.add(Metric::MessagesRefused, 1);
+        self.tell(slot, reason);
         let mut text = mem::take(&mut self.text);
         text.clear();
         pusher::encode_error(&mut text, reason, Some(code.number()), None);

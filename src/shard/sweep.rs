@@ -133,9 +133,16 @@ impl Engine {
                 &mut self.indirect,
             );
             let end = sweep.log.head();
-            let mut deliveries = 0;
+            let (mut deliveries, mut bytes) = (0, 0);
+            // Neighbours mostly stand at one cursor, so that what lies before them is counted once.
+            let (mut start, mut frames) = (end, 0);
             for &visit in &self.visits {
-                deliveries += sweep.log.frames_between(visit.start, end);
+                if visit.start != start {
+                    start = visit.start;
+                    frames = sweep.log.frames_between(start, end);
+                }
+                deliveries += frames;
+                bytes += end - start;
                 self.planned.push(Planned::Direct {
                     channel,
                     visit,
@@ -143,6 +150,7 @@ impl Engine {
                 });
             }
             self.metrics.add(Metric::Deliveries, deliveries);
+            self.metrics.add(Metric::SentBytes, bytes);
             for &index in &self.indirect {
                 self.gather
                     .push((subscribers[index as usize].slot, channel + 1));
@@ -194,6 +202,7 @@ impl Engine {
         {
             let (start, end) = (outbox.sent as u64, outbox.bytes.len() as u64);
             outbox.sent = outbox.bytes.len();
+            self.metrics.add(Metric::SentBytes, end - start);
             self.pieces.push(Piece {
                 source: Source::Outbox,
                 index: 0,
@@ -238,7 +247,9 @@ impl Engine {
             .iter()
             .map(|(start, end)| sweep.log.frames_between(*start, *end))
             .sum();
+        let bytes = pieces.iter().map(|(start, end)| end - start).sum();
         self.metrics.add(Metric::Deliveries, delivered);
+        self.metrics.add(Metric::SentBytes, bytes);
         subscriber.cursor = head;
         let pieces = pieces.into_iter();
         self.pieces.extend(pieces.map(|(start, end)| Piece {
@@ -323,6 +334,8 @@ impl Engine {
                             let outbox = self.connections[slot].outbox.as_mut();
                             outbox.expect("it was just sent from").sent =
                                 (piece.start + got) as usize;
+                            let untaken = piece.end - piece.start - got;
+                            self.metrics.subtract(Metric::SentBytes, untaken);
                         }
                     }
                 }
@@ -362,6 +375,7 @@ impl Engine {
         sweep.hold_back(next);
         let untaken = sweep.log.frames_between(next, end);
         self.metrics.subtract(Metric::Deliveries, untaken);
+        self.metrics.subtract(Metric::SentBytes, end - position);
     }
 
     /// A blocked socket takes bytes again: it is visited for everything that it is behind with.

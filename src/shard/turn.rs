@@ -231,7 +231,7 @@ impl Engine {
                 self.metrics.add(Metric::Connections, 1);
                 let connection = &mut self.connections[slot];
                 connection.state = State::Open;
-                connection.peer = peer.ip();
+                connection.peer = peer.into();
                 connection.heard_s = self.now_s;
                 let http = Http {
                     begun_ms: Some(self.now_ms),
@@ -293,7 +293,13 @@ impl Engine {
                     self.receive(slot);
                 }
             }
-            End::Broken(_) => self.end(slot),
+            End::Broken(errno) => {
+                self.tell(
+                    slot,
+                    format_args!("the connection is broken: errno {errno}"),
+                );
+                self.end(slot);
+            }
             End::EndOfStream => {
                 let connection = &mut self.connections[slot];
                 connection.has_ended = true;
@@ -315,7 +321,9 @@ impl Engine {
         }
         connection.state = State::Flushing;
         connection.protocol = Protocol::Absent;
-        connection.waiting = None;
+        if let Some(waiting) = connection.waiting.take() {
+            self.connections.put_back(waiting);
+        }
         self.gather.push((slot, 0));
         self.connections.refresh_direct(slot);
         let limit = limits::LINGER_MS.max(self.options.handshake_timeout_ms);
@@ -345,8 +353,9 @@ impl Engine {
         if let Some(outbox) = connection.outbox.as_ref()
             && outbox.sent == outbox.bytes.len()
         {
-            connection.outbox = None;
-            if connection.state == State::Flushing {
+            let is_flushed = connection.state == State::Flushing;
+            self.connections.empty_outbox(slot);
+            if is_flushed {
                 self.linger(slot);
             }
         }
@@ -363,8 +372,10 @@ impl Engine {
         let connection = &mut self.connections[slot];
         connection.state = State::Ending;
         connection.protocol = Protocol::Absent;
-        connection.outbox = None;
-        connection.waiting = None;
+        if let Some(waiting) = connection.waiting.take() {
+            self.connections.put_back(waiting);
+        }
+        self.connections.empty_outbox(slot);
         self.connections.refresh_direct(slot);
         self.wheel.clear(slot);
         self.metrics.subtract(Metric::Connections, 1);
@@ -393,6 +404,7 @@ impl Engine {
         while let Some(slot) = self.doomed.pop() {
             if self.connections[slot].state == State::Open {
                 self.metrics.add(Metric::SlowClosed, 1);
+                self.tell(slot, "the subscriber's next frame has left the log");
                 let code = CloseCode::OverCapacity;
                 self.close_websocket(slot, code.number(), code.reason());
             }
@@ -504,6 +516,7 @@ impl Engine {
             Protocol::WebSocket { decoder, .. } => {
                 if decoder.is_mid_message() {
                     self.metrics.add(Metric::Violations, 1);
+                    self.tell(slot, "the message took too long");
                     return self.close_websocket(slot, 1008, "the message took too long");
                 }
                 let idle_ms = 1000 * u64::from(self.now_s - connection.heard_s);
@@ -520,6 +533,7 @@ impl Engine {
                 } else {
                     self.metrics.add(Metric::Unheard, 1);
                     let code = CloseCode::PongNotReceived;
+                    self.tell(slot, code.reason());
                     self.close_websocket(slot, code.number(), code.reason());
                 }
             }

@@ -35,18 +35,22 @@ impl Signer {
 
     /// The signature of `parts`, one after the other, in lower-case hexadecimal.
     pub fn sign(&self, parts: &[&[u8]]) -> [u8; 64] {
-        let mut mac = self.keyed.clone();
-        for part in parts {
-            mac.update(part);
-        }
-        let mut hex = [0; 64];
-        write_hex(&mac.finalize().into_bytes(), &mut hex);
-        hex
+        self.sign_pieces(parts.iter().copied())
     }
 
     /// Whether `given` is the signature of `parts`. Takes the same time wherever it differs.
     pub fn verify_hex(&self, parts: &[&[u8]], given: &[u8]) -> bool {
         self.sign(parts).ct_eq(given).into()
+    }
+
+    fn sign_pieces<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> [u8; 64] {
+        let mut mac = self.keyed.clone();
+        for piece in pieces {
+            mac.update(piece);
+        }
+        let mut hex = [0; 64];
+        write_hex(&mac.finalize().into_bytes(), &mut hex);
+        hex
     }
 }
 
@@ -160,11 +164,12 @@ pub fn check_request(
     check_body_md5(parameters.find("body_md5"), request.body)?;
 
     let given = parameters.required("auth_signature")?;
-    let signed = parameters.string_to_sign(request.method, request.path);
-    if !signer.verify_hex(&[signed.as_bytes()], given.as_bytes()) {
+    let signed = || parameters.signed_pieces(request.method, request.path);
+    let expected = signer.sign_pieces(signed().map(str::as_bytes));
+    if !bool::from(expected.ct_eq(given.as_bytes())) {
         return Err(RequestAuthError::WrongSignature {
             given: given.to_owned(),
-            signed,
+            signed: signed().collect(),
         });
     }
     Ok(())
@@ -306,18 +311,21 @@ impl<'a> Parameters<'a> {
         self.find(key).ok_or(RequestAuthError::Missing(key))
     }
 
-    fn string_to_sign(&self, method: &str, path: &str) -> String {
-        let mut text = format!("{method}\n{path}\n");
-        let mut separator = "";
-        for (key, value) in &self.sorted {
-            if key != "auth_signature" {
-                for piece in [separator, key, "=", value] {
-                    text.push_str(piece);
-                }
-                separator = "&";
-            }
-        }
-        text
+    /// What is signed, in pieces: it is put together only to be told.
+    fn signed_pieces<'b>(
+        &'b self,
+        method: &'b str,
+        path: &'b str,
+    ) -> impl Iterator<Item = &'b str> {
+        let signed = self
+            .sorted
+            .iter()
+            .filter(|(key, _)| key != "auth_signature");
+        let pairs = signed.enumerate().flat_map(|(place, (key, value))| {
+            let separator = if place == 0 { "" } else { "&" };
+            [separator, key, "=", value]
+        });
+        [method, "\n", path, "\n"].into_iter().chain(pairs)
     }
 }
 
