@@ -200,6 +200,8 @@ settings! {
             /// Path that stands before /app and /apps in every URL. Signatures of API calls are
             /// over the path without it.
             path_prefix: String = String::new(), PathPrefix;
+            /// Path of the HTTP fallbacks, which is httpPath in pusher-js; empty serves none.
+            http_path: Option<String> = Some("/pusher".to_string()), OwnPath;
             /// Serve /metrics; auto serves it while the address is a loopback address.
             metrics: Automatic<bool> = Automatic::Auto, Auto(Switch);
             /// Connections that may wait to be accepted, per shard; the kernel caps it at
@@ -230,6 +232,17 @@ settings! {
             /// Time that sent bytes may stay unacknowledged before the peer counts as gone
             /// (TCP_USER_TIMEOUT).
             peer_timeout_ms: u32 = 30_000, Whole(1000, 3_600_000);
+        }
+        "HTTP fallbacks" {
+            /// Sessions that a shard holds before it refuses more (4100).
+            fallback_sessions_per_shard_max: u32 = 16_384, Whole(1, 1 << 20);
+            /// Time that a session is kept while nobody receives.
+            fallback_gap_ms_max: u64 = 10_000, Whole(100, 600_000);
+            /// Time after which a sign of life is sent; proxies end a connection that is silent for
+            /// longer than they like.
+            fallback_heartbeat_ms: u64 = 25_000, Whole(100, 600_000);
+            /// Answers and events for one client alone that wait while nobody receives.
+            fallback_backlog_bytes_max: usize = 256 << 10, Whole(1024, 64 << 20);
         }
         "Sizes" {
             /// WebSocket message of a client, after its fragments are joined.

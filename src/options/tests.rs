@@ -101,7 +101,7 @@ fn each_layer_wins_over_the_one_before_for_every_setting() {
 fn samples(setting: &Setting<Options>) -> [String; 3] {
     let texts = match setting.name {
         "address" => ["7001", "127.0.0.1:7002", "[::1]:7003"],
-        "path_prefix" => ["/file", "/variable", "/flag"],
+        "path_prefix" | "http_path" => ["/file", "/variable", "/flag"],
         "metrics" => ["on", "off", "auto"],
         "cores" => ["none", "0-3", "1,5"],
         "log_level" => ["debug", "warn", "off"],

@@ -12,6 +12,8 @@
 //! - What the kernel may still write to (buffers, peers' addresses) outlives the ring's descriptor.
 //! - A slot is not closed while a shutdown of it runs. The kernel hands shutdowns to a worker, which
 //!   looks the slot up when it gets there: it would find the next connection.
+//! - A connection that moves is in two tables for a moment, and is told to both shards: here once
+//!   this table has let go of it, there as soon as that table has it.
 //!
 //! The flags: SINGLE_ISSUER and DEFER_TASKRUN run completions when we ask and not when they
 //! interrupt; TASKRUN_FLAG shows from user space whether any wait, so that spinning costs no system
@@ -23,7 +25,7 @@ mod tag;
 #[cfg(test)]
 mod tests;
 
-use self::slots::Slots;
+use self::slots::{Emptied, Slots};
 use self::tag::{GENERATION_MASK, Kind, of_socket, parts, user_data};
 use super::buffers::{self, Buffers};
 use super::{
@@ -34,6 +36,7 @@ use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Tim
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode};
 use socket2::{SockAddr, SockAddrStorage};
 use std::cell::UnsafeCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -401,6 +404,8 @@ struct Desk {
     slots: Slots,
     listener: Option<TcpListener>,
     peers: Vec<RawFd>,
+    /// The connections that move, by slot.
+    moving: BTreeMap<u32, Moving>,
     event: Arc<OwnedFd>,
     /// Counts the enters, modulo 2^24; sends carry it.
     batch: u32,
@@ -412,8 +417,21 @@ struct Desk {
 #[derive(Clone, Copy, Debug)]
 enum Request {
     Operation(Operation),
-    CancelAccept { user_data: u64 },
+    CancelAccept {
+        user_data: u64,
+    },
+    /// The connection that moves from this slot has arrived, and the other ring was not told.
+    Tell {
+        socket: Socket,
+    },
     ListenToWaker,
+}
+
+/// Where a connection moves to.
+#[derive(Clone, Copy, Debug)]
+struct Moving {
+    shard: u16,
+    there: Socket,
 }
 
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
@@ -436,6 +454,7 @@ impl Desk {
             slots: Slots::new(settings.file_slots),
             listener: None,
             peers: Vec::new(),
+            moving: BTreeMap::new(),
             event: Arc::new(event),
             batch: 0,
             tally: Tally::default(),
@@ -455,6 +474,17 @@ impl Desk {
                 self.slots.begin_shutdown(socket);
             }
             Operation::Close { socket } => self.slots.begin_close(socket),
+            Operation::Move {
+                socket,
+                shard,
+                there,
+            } => {
+                assert!(usize::from(shard) < self.peers.len());
+                assert!(there.generation <= GENERATION_MASK);
+                self.slots.begin_move(socket);
+                let under_way = Moving { shard, there };
+                self.moving.insert(socket.slot, under_way);
+            }
             Operation::Wake { shard } => assert!(usize::from(shard) < self.peers.len()),
             Operation::StopReceiving { .. } | Operation::StopAccepting => (),
         }
@@ -493,6 +523,13 @@ impl Desk {
                     .user_data(user_data(Kind::Waker, 0, 0)),
             ),
             Request::CancelAccept { user_data } => Some(cancel(user_data)),
+            Request::Tell { socket } => {
+                let Moving { shard, there } = self.moving[&socket.slot];
+                let peer = Fd(self.peers[usize::from(shard)]);
+                let message = of_socket(Kind::Arrived, there);
+                let entry = opcode::MsgRingData::new(peer, 0, message, None).build();
+                Some(entry.user_data(of_socket(Kind::Tell, socket)))
+            }
             Request::Operation(operation) => self.asked(operation),
         }
     }
@@ -525,6 +562,19 @@ impl Desk {
             Operation::Close { socket } => opcode::Close::new(Fixed(socket.slot))
                 .build()
                 .user_data(of_socket(Kind::Close, socket)),
+            Operation::Move {
+                socket,
+                shard,
+                there,
+            } => {
+                let peer = Fd(self.peers[usize::from(shard)]);
+                let slot = DestinationSlot::try_from_slot_target(there.slot);
+                let slot = slot.expect("slots are below 2^20");
+                let message = of_socket(Kind::Arrived, there);
+                opcode::MsgRingSendFd::new(peer, Fixed(socket.slot), slot, message)
+                    .build()
+                    .user_data(of_socket(Kind::Move, socket))
+            }
             Operation::Wake { shard } => {
                 let peer = Fd(self.peers[usize::from(shard)]);
                 let message = user_data(Kind::Woken, 0, 0);
@@ -574,9 +624,18 @@ impl Desk {
             }
             Kind::Close => {
                 assert_eq!(result, 0, "an empty slot was closed");
-                self.slots.end_close(socket.slot);
-                self.completions.push(Completion::Closed { socket });
+                let completion = match self.slots.end_close(socket.slot) {
+                    Emptied::Closed => Completion::Closed { socket },
+                    Emptied::Moved => Completion::Moved {
+                        socket,
+                        outcome: Ok(()),
+                    },
+                };
+                self.completions.push(completion);
             }
+            Kind::Move => self.complete_move(socket, result),
+            Kind::Tell => self.complete_tell(socket, -result),
+            Kind::Arrived => self.completions.push(Completion::Arrived { socket }),
             Kind::Wake => self.complete_wake(low, -result),
             Kind::Woken => self.completions.push(Completion::Woken),
             Kind::Waker => {
@@ -640,6 +699,49 @@ impl Desk {
                 self.ask_again(Operation::Wake { shard });
             }
             errno => panic!("shard {shard} is woken through no ring: errno {errno}"),
+        }
+    }
+
+    /// The other table has the connection: what this one has of it goes. Or it was not taken.
+    fn complete_move(&mut self, socket: Socket, result: i32) {
+        let moving = self.moving[&socket.slot];
+        match -result {
+            ..=0 => {
+                self.moving.remove(&socket.slot);
+                self.ask_again(Operation::Close { socket });
+            }
+            // It is there, and the kernel found no memory to say so.
+            libc::EOVERFLOW => self.requests.push(Request::Tell { socket }),
+            libc::EAGAIN => {
+                let Moving { shard, there } = moving;
+                self.ask_again(Operation::Move {
+                    socket,
+                    shard,
+                    there,
+                });
+            }
+            errno => {
+                self.moving.remove(&socket.slot);
+                self.slots.fail_move(socket.slot);
+                self.completions.push(Completion::Moved {
+                    socket,
+                    outcome: Err(errno),
+                });
+            }
+        }
+    }
+
+    /// Whether the other ring heard of the connection that it has. Its own end needs no telling.
+    fn complete_tell(&mut self, socket: Socket, errno: i32) {
+        match errno {
+            libc::ENOMEM | libc::EAGAIN | libc::EOVERFLOW => {
+                self.requests.push(Request::Tell { socket });
+            }
+            ..=0 | libc::EBADF | libc::EBADFD | libc::EOWNERDEAD => {
+                self.moving.remove(&socket.slot);
+                self.ask_again(Operation::Close { socket });
+            }
+            errno => panic!("a connection moved to no ring: errno {errno}"),
         }
     }
 

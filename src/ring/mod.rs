@@ -47,6 +47,16 @@ pub enum Operation {
     /// Wake the ring of this shard, which said that it sleeps. Not reported here; there it is
     /// [`Completion::Woken`].
     Wake { shard: u16 },
+    /// Give the connection to the ring of this shard, into the slot `there`, which that shard keeps
+    /// empty for it. No receive or poll waits and no shutdown runs; bytes that came are read, or
+    /// lie in the socket and move with it. Ends with [`Completion::Moved`]; until then the slot
+    /// takes no other operation and no send. There it is [`Completion::Arrived`], which may come
+    /// earlier or later.
+    Move {
+        socket: Socket,
+        shard: u16,
+        there: Socket,
+    },
 }
 
 /// What happened, as a shard reads it.
@@ -66,6 +76,14 @@ pub enum Completion {
     Writable { socket: Socket },
     /// The slot is empty.
     Closed { socket: Socket },
+    /// The connection is another ring's and the slot is empty; or nothing happened, for the reason
+    /// that the errno tells, and the connection is still here.
+    Moved {
+        socket: Socket,
+        outcome: Result<(), i32>,
+    },
+    /// The slot, which was kept for it, holds a connection that another ring gave.
+    Arrived { socket: Socket },
     /// Somebody woke this ring.
     Woken,
 }

@@ -196,7 +196,7 @@ struct Behaviour {
 /// What the kernel did instead.
 struct Deviation(String);
 
-const BEHAVIOURS: [Behaviour; 7] = [
+const BEHAVIOURS: [Behaviour; 8] = [
     Behaviour {
         name: "a whole send leaves no completion",
         otherwise: State::Fatal,
@@ -232,6 +232,12 @@ const BEHAVIOURS: [Behaviour; 7] = [
         otherwise: State::Fatal,
         remedy: "run Linux 6.1 or newer, which has MSG_RING",
         trial: a_ring_wakes_another,
+    },
+    Behaviour {
+        name: "a connection moves from ring to ring",
+        otherwise: State::Fatal,
+        remedy: "run Linux 6.1 or newer, where MSG_RING passes descriptors",
+        trial: a_connection_moves,
     },
     Behaviour {
         name: "a closed socket is freed while others receive",
@@ -365,6 +371,45 @@ fn a_ring_wakes_another() -> Result<(), Deviation> {
         Completion::Woken => Ok(Some(())),
         other => Err(Deviation(format!("{other:?}"))),
     })
+}
+
+fn a_connection_moves() -> Result<(), Deviation> {
+    let mut leaving = Trial::new()?;
+    let mut arriving = Trial::new()?;
+    let mut client = leaving.accept(SECOND)?;
+    leaving.ring.set_peers(vec![arriving.ring.descriptor()]);
+    client.write_all(b"before")?;
+    leaving.push(Operation::Move {
+        socket: SECOND,
+        shard: 0,
+        there: FIRST,
+    });
+    leaving.enter(Wait::Poll)?;
+    arriving.until(|_, completion| match completion {
+        Completion::Arrived { socket: FIRST } => Ok(Some(())),
+        other => Err(Deviation(format!("{other:?}"))),
+    })?;
+    leaving.until(|_, completion| match completion {
+        Completion::Moved {
+            outcome: Ok(()), ..
+        } => Ok(Some(())),
+        other => Err(Deviation(format!("{other:?}"))),
+    })?;
+    arriving.push(Operation::Receive { socket: FIRST });
+    let arrived = arriving.until(|ring, completion| match completion {
+        Completion::Received { buffer, .. } => {
+            let bytes = ring.received(&buffer).to_vec();
+            ring.recycle(buffer);
+            Ok(Some(bytes))
+        }
+        other => Err(Deviation(format!("{other:?}"))),
+    })?;
+    expect_equal("arrived", &arrived[..], &b"before"[..])?;
+    let short = arriving.send(&[b"after".to_vec()])?;
+    expect_equal("short sends", short.len(), 0)?;
+    let mut bytes = [0; 5];
+    client.read_exact(&mut bytes)?;
+    expect_equal("the peer read", &bytes[..], &b"after"[..])
 }
 
 fn a_closed_socket_is_freed() -> Result<(), Deviation> {

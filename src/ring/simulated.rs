@@ -8,6 +8,7 @@
 //! - A slot takes no operation between its close and its `Closed`, and no second receive or poll
 //!   while one waits.
 //! - A close comes after a shutdown if a receive or a poll still waits.
+//! - A connection moves while neither waits, into a slot that is empty there.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,7 @@ const EPIPE: i32 = libc::EPIPE;
 const ECONNRESET: i32 = libc::ECONNRESET;
 const ECANCELED: i32 = libc::ECANCELED;
 const EMFILE: i32 = libc::EMFILE;
+const ENOMEM: i32 = libc::ENOMEM;
 
 /// Receive buffers of one ring: few, so that they run out.
 const BUFFERS: usize = 8;
@@ -73,6 +75,8 @@ struct State {
 #[derive(Default)]
 struct Port {
     backlog: VecDeque<Peer>,
+    /// Connections that other rings gave, and the slots that they are for.
+    arrivals: VecDeque<(Socket, Peer)>,
     is_woken: bool,
 }
 
@@ -93,6 +97,7 @@ struct Slot {
     is_polling: bool,
     is_shut: bool,
     is_closing: bool,
+    moves_to: Option<(u16, Socket)>,
 }
 
 /// One stream for each kind of fault.
@@ -103,6 +108,7 @@ struct Draws {
     rearm: Random,
     delay: Random,
     accept: Random,
+    transfer: Random,
 }
 
 /// splitmix64: a counter and a mix, good enough to draw faults with.
@@ -146,6 +152,7 @@ impl Network {
             rearm: Random::new(seed, 4),
             delay: Random::new(seed, 5),
             accept: Random::new(seed, 6),
+            transfer: Random::new(seed, 7),
         };
         let shards = (0..shards).map(|_| Port::default()).collect();
         Network(Rc::new(RefCell::new(State {
@@ -264,6 +271,21 @@ impl Link {
     }
 }
 
+impl Slot {
+    fn new(socket: Socket, peer: Peer) -> Slot {
+        Slot {
+            socket,
+            peer,
+            is_receiving: false,
+            is_stopping: false,
+            is_polling: false,
+            is_shut: false,
+            is_closing: false,
+            moves_to: None,
+        }
+    }
+}
+
 impl SimulatedRing {
     /// Whether no slot is in use and every buffer is home.
     pub fn is_empty(&self) -> bool {
@@ -280,8 +302,8 @@ impl SimulatedRing {
             "an operation names its slot's present socket"
         );
         assert!(
-            !slot.is_closing,
-            "a slot that closes takes no other operation"
+            !slot.is_closing && slot.moves_to.is_none(),
+            "a slot that closes or moves takes no other operation"
         );
         slot
     }
@@ -291,7 +313,8 @@ impl SimulatedRing {
             .slots
             .get(&sends.slot(index))
             .expect("a send's slot is in use");
-        assert!(!slot.is_closing, "a slot that closes takes no sends");
+        let stays = !slot.is_closing && slot.moves_to.is_none();
+        assert!(stays, "a slot that closes or moves takes no sends");
         let pieces = (0..).map_while(|piece| sends.piece(index, piece));
         let mut bytes = Vec::new();
         for (count, piece) in pieces.enumerate() {
@@ -363,6 +386,19 @@ impl SimulatedRing {
                 slot.is_closing = true;
             }
             Operation::Wake { shard } => state.shards[usize::from(shard)].is_woken = true,
+            Operation::Move {
+                socket,
+                shard,
+                there,
+            } => {
+                let slot = self.slot(socket);
+                let waits = slot.is_receiving || slot.is_polling;
+                assert!(
+                    !waits && !slot.is_shut,
+                    "a connection that moves is at rest"
+                );
+                slot.moves_to = Some((shard, there));
+            }
         }
     }
 
@@ -382,22 +418,50 @@ impl SimulatedRing {
                 .backlog
                 .pop_front()
                 .expect("one was just seen");
-            let slot = Slot {
-                socket,
-                peer,
-                is_receiving: false,
-                is_stopping: false,
-                is_polling: false,
-                is_shut: false,
-                is_closing: false,
-            };
-            self.slots.insert(socket.slot, slot);
+            self.slots.insert(socket.slot, Slot::new(socket, peer));
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1024 + (peer.0 % 60_000) as u16));
             self.completions.push(Completion::Accepted {
                 socket,
                 peer: Ok(address),
             });
         }
+    }
+
+    /// Takes the connections that other rings gave.
+    fn take_arrivals(&mut self, state: &mut State) {
+        let port = usize::from(self.shard);
+        while !state.shards[port].arrivals.is_empty() && !state.draws.transfer.one_in(3) {
+            let first = state.shards[port].arrivals.pop_front();
+            let (socket, peer) = first.expect("one was just seen");
+            let before = self.slots.insert(socket.slot, Slot::new(socket, peer));
+            assert!(before.is_none(), "the slot was kept empty");
+            self.completions.push(Completion::Arrived { socket });
+        }
+    }
+
+    /// What became of the move of one slot.
+    fn look_at_move(&mut self, number: u32, state: &mut State) {
+        let slot = self.slots.get_mut(&number).expect("it was just listed");
+        let Some((shard, there)) = slot.moves_to else {
+            return;
+        };
+        let (socket, peer) = (slot.socket, slot.peer);
+        if state.draws.transfer.one_in(3) {
+            return;
+        }
+        let outcome = match state.draws.transfer.one_in(8) {
+            true => Err(ENOMEM),
+            false => Ok(()),
+        };
+        match outcome {
+            Ok(()) => {
+                let port = &mut state.shards[usize::from(shard)];
+                port.arrivals.push_back((there, peer));
+                self.slots.remove(&number);
+            }
+            Err(_) => slot.moves_to = None,
+        }
+        self.completions.push(Completion::Moved { socket, outcome });
     }
 
     /// What became of the receive, the poll and the close of one slot.
@@ -482,6 +546,7 @@ impl Ring for SimulatedRing {
         }
         self.pushed = pushed;
         self.accept(state);
+        self.take_arrivals(state);
         let mut numbers: Vec<u32> = self.slots.keys().copied().collect();
         if !numbers.is_empty() {
             let first = state.draws.delay.below(numbers.len());
@@ -489,6 +554,9 @@ impl Ring for SimulatedRing {
         }
         for number in numbers {
             self.look_at(number, state);
+            if self.slots.contains_key(&number) {
+                self.look_at_move(number, state);
+            }
         }
         if std::mem::take(&mut state.shards[usize::from(self.shard)].is_woken) {
             self.completions.push(Completion::Woken);
@@ -502,6 +570,8 @@ impl Ring for SimulatedRing {
                 Completion::Writable { socket } => (5, socket.slot),
                 Completion::Closed { socket } => (6, socket.slot),
                 Completion::Woken => (7, 0),
+                Completion::Moved { socket, .. } => (8, socket.slot),
+                Completion::Arrived { socket } => (9, socket.slot),
             };
             state.note(what, u64::from(about));
         }
@@ -538,5 +608,103 @@ impl Ring for SimulatedRing {
 
     fn tally(&self) -> Tally {
         self.tally
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Sends for Nothing {
+        fn count(&self) -> usize {
+            0
+        }
+
+        fn slot(&self, _: usize) -> u32 {
+            unreachable!("there are no sends")
+        }
+
+        fn piece(&self, _: usize, _: usize) -> Option<&[u8]> {
+            None
+        }
+    }
+
+    const SOCKET: Socket = Socket {
+        slot: 7,
+        generation: 1,
+    };
+
+    fn next(ring: &mut SimulatedRing) -> Vec<Completion> {
+        ring.enter(&Nothing, Wait::Poll).expect("it works");
+        ring.take_completions()
+    }
+
+    #[test]
+    fn a_connection_moves_or_stays_and_its_bytes_with_it() {
+        let (mut moves, mut stays, mut broken) = (0, 0, 0);
+        for seed in 0..200 {
+            let network = Network::new(seed, 2);
+            let (mut one, mut other) = (network.ring(0), network.ring(1));
+            let peer = network.connect(0);
+            network.write(peer, b"unread");
+            one.push(Operation::Accept { socket: SOCKET });
+            while !one.slots.contains_key(&SOCKET.slot) {
+                if next(&mut one).iter().any(|completion| {
+                    matches!(completion, Completion::Accepted { peer: Err(_), .. })
+                }) {
+                    one.push(Operation::Accept { socket: SOCKET });
+                }
+            }
+            next(&mut one);
+            one.push(Operation::Move {
+                socket: SOCKET,
+                shard: 1,
+                there: SOCKET,
+            });
+            let outcome = loop {
+                if seed % 5 == 0 {
+                    network.reset(peer);
+                }
+                if let Some(Completion::Moved { outcome, .. }) = next(&mut one).pop() {
+                    break outcome;
+                }
+            };
+            if outcome.is_err() {
+                stays += 1;
+                assert!(one.slots.contains_key(&SOCKET.slot) && other.is_empty());
+                continue;
+            }
+            assert!(one.is_empty());
+            while !matches!(
+                next(&mut other)[..],
+                [Completion::Arrived { socket: SOCKET }]
+            ) {}
+            other.push(Operation::Receive { socket: SOCKET });
+            let mut bytes = Vec::new();
+            let mut is_broken = false;
+            while bytes != b"unread" && !is_broken {
+                for completion in next(&mut other) {
+                    match completion {
+                        Completion::Received { buffer, .. } => {
+                            bytes.extend_from_slice(other.received(&buffer));
+                            other.recycle(buffer);
+                        }
+                        Completion::ReceiveEnded {
+                            why: End::Rearm, ..
+                        } => other.push(Operation::Receive { socket: SOCKET }),
+                        Completion::ReceiveEnded { why, .. } => {
+                            assert_eq!(why, End::Broken(ECONNRESET));
+                            is_broken = true;
+                        }
+                        completion => panic!("{completion:?}"),
+                    }
+                }
+            }
+            broken += usize::from(is_broken);
+            moves += 1;
+        }
+        assert!(moves > 100 && stays > 10 && broken > 10);
     }
 }

@@ -86,6 +86,9 @@ impl<R: Ring> Shard<R> {
                     }
                 }
                 Completion::Closed { socket } => engine.on_closed(socket),
+                Completion::Moved { .. } | Completion::Arrived { .. } => {
+                    unreachable!("no shard gives a connection away");
+                }
                 Completion::Woken => {}
             }
         }

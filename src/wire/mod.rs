@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod channel;
+pub mod fallback;
 pub mod http;
 pub mod json;
 pub mod pusher;

@@ -1,19 +1,30 @@
-//! What the ring must know of a slot: one byte, so that no close meets a shutdown that still runs.
+//! What the ring must know of a slot: one byte, so that no close meets a shutdown that still runs, and
+//! nothing meets a connection that is on its way to another ring.
 
 use super::tag::GENERATION_MASK;
 use crate::ring::Socket;
 
-/// What the ring knows of each slot, in one byte: how many shutdowns run, and whether it is to be
-/// closed.
+/// What the ring knows of each slot, in one byte: how many shutdowns run, whether it is to be
+/// closed, and whether its connection moves.
 ///
 /// open -> shutting down (begin_shutdown) -> open (end_shutdown)
 /// open -> closing (begin_close) -> empty (end_close)
 /// shutting down -> held (begin_close) -> closing (end_shutdown of the last)
+/// open -> moving (begin_move) -> open (fail_move), or closing what is left here -> empty (end_close)
 pub(super) struct Slots {
     states: Box<[u8]>,
 }
 
 const IS_CLOSING: u8 = 0x80;
+const IS_MOVING: u8 = 0x40;
+const SHUTDOWNS: u8 = 0x3f;
+
+/// How a slot became empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Emptied {
+    Closed,
+    Moved,
+}
 
 impl Slots {
     pub(super) fn new(count: u32) -> Slots {
@@ -26,23 +37,24 @@ impl Slots {
         assert!(socket.generation <= GENERATION_MASK);
         let state = self.states[socket.slot as usize];
         assert!(state & IS_CLOSING == 0, "slot {} is closing", socket.slot);
+        assert!(state & IS_MOVING == 0, "slot {} is moving", socket.slot);
     }
 
     pub(super) fn is_shutting_down(&self, slot: u32) -> bool {
-        self.states[slot as usize] & !IS_CLOSING != 0
+        self.states[slot as usize] & SHUTDOWNS != 0
     }
 
     pub(super) fn begin_shutdown(&mut self, socket: Socket) {
         self.assert_open(socket);
         let state = &mut self.states[socket.slot as usize];
         *state += 1;
-        assert!(*state & IS_CLOSING == 0, "127 shutdowns of one socket");
+        assert!(*state <= SHUTDOWNS, "64 shutdowns of one socket");
     }
 
     /// True if a close waited for this.
     pub(super) fn end_shutdown(&mut self, slot: u32) -> bool {
         let state = &mut self.states[slot as usize];
-        assert!(*state & !IS_CLOSING != 0);
+        assert!(*state & SHUTDOWNS != 0);
         *state -= 1;
         *state == IS_CLOSING
     }
@@ -52,10 +64,29 @@ impl Slots {
         self.states[socket.slot as usize] |= IS_CLOSING;
     }
 
-    pub(super) fn end_close(&mut self, slot: u32) {
+    pub(super) fn begin_move(&mut self, socket: Socket) {
+        self.assert_open(socket);
+        let state = &mut self.states[socket.slot as usize];
+        assert!(*state == 0, "slot {} is shutting down", socket.slot);
+        *state = IS_MOVING;
+    }
+
+    /// The connection stays.
+    pub(super) fn fail_move(&mut self, slot: u32) {
         let state = &mut self.states[slot as usize];
-        assert_eq!(*state, IS_CLOSING);
+        assert_eq!(*state, IS_MOVING);
         *state = 0;
+    }
+
+    pub(super) fn end_close(&mut self, slot: u32) -> Emptied {
+        let state = &mut self.states[slot as usize];
+        let emptied = match *state {
+            IS_CLOSING => Emptied::Closed,
+            IS_MOVING => Emptied::Moved,
+            state => panic!("slot {slot} was closed in state {state}"),
+        };
+        *state = 0;
+        emptied
     }
 }
 
@@ -79,7 +110,34 @@ mod tests {
         assert!(!slots.end_shutdown(1));
         assert!(slots.end_shutdown(1));
         assert!(!slots.is_shutting_down(1));
-        slots.end_close(1);
+        assert_eq!(slots.end_close(1), Emptied::Closed);
         slots.assert_open(socket);
+    }
+
+    #[test]
+    fn what_moved_leaves_an_empty_slot_and_what_did_not_an_open_one() {
+        let mut slots = Slots::new(1);
+        let socket = Socket {
+            slot: 0,
+            generation: 1,
+        };
+        slots.begin_move(socket);
+        slots.fail_move(0);
+        slots.begin_move(socket);
+        assert_eq!(slots.end_close(0), Emptied::Moved);
+        slots.begin_close(socket);
+        assert_eq!(slots.end_close(0), Emptied::Closed);
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 0 is shutting down")]
+    fn a_connection_that_shuts_down_does_not_move() {
+        let mut slots = Slots::new(1);
+        let socket = Socket {
+            slot: 0,
+            generation: 0,
+        };
+        slots.begin_shutdown(socket);
+        slots.begin_move(socket);
     }
 }

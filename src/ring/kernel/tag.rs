@@ -21,6 +21,12 @@ pub(super) enum Kind {
     Woken,
     /// The poll of our own event.
     Waker,
+    /// A connection that we give to another ring.
+    Move,
+    /// A connection that another ring gave.
+    Arrived,
+    /// Our telling another ring again what it was given.
+    Tell,
 }
 
 pub(super) const GENERATION_MASK: u32 = (1 << 24) - 1;
@@ -46,6 +52,9 @@ pub(super) fn parts(user_data: u64) -> (Kind, u32, u32) {
         8 => Kind::Wake,
         9 => Kind::Woken,
         10 => Kind::Waker,
+        11 => Kind::Move,
+        12 => Kind::Arrived,
+        13 => Kind::Tell,
         kind => panic!("a completion of unknown kind {kind}"),
     };
     let high = (user_data >> 32) as u32 & GENERATION_MASK;
@@ -62,7 +71,7 @@ mod tests {
             slot: u32::MAX,
             generation: GENERATION_MASK,
         };
-        for kind in (1..=10).map(|kind| parts(kind << 56).0) {
+        for kind in (1..=13).map(|kind| parts(kind << 56).0) {
             assert_eq!(
                 parts(of_socket(kind, socket)),
                 (kind, GENERATION_MASK, u32::MAX)

@@ -879,3 +879,247 @@ fn a_ring_that_goes_closes_its_connections() {
     drop(desk);
     assert_end(&mut client);
 }
+
+/// Two rings on this thread, of which each can give connections to the other.
+fn neighbours(settings: Settings) -> (Desktop, Desktop) {
+    let (mut one, mut other) = (Desktop::new(settings), Desktop::new(settings));
+    let both = vec![one.ring.descriptor(), other.ring.descriptor()];
+    one.ring.set_peers(both.clone());
+    other.ring.set_peers(both);
+    (one, other)
+}
+
+fn moved(desk: &mut Desktop, socket: Socket) -> Result<(), i32> {
+    desk.until(|_, completion| match completion {
+        Completion::Moved {
+            socket: moved,
+            outcome,
+        } if moved == socket => Some(outcome),
+        other => panic!("{other:?}"),
+    })
+}
+
+fn arrived(desk: &mut Desktop) -> Socket {
+    desk.until(|_, completion| match completion {
+        Completion::Arrived { socket } => Some(socket),
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn a_connection_moves_with_what_was_not_read_and_comes_back() {
+    let (mut one, mut other) = neighbours(SETTINGS);
+    let here = socket(3);
+    let mut client = one.accept(here);
+    one.ring.push(Operation::Receive { socket: here });
+    client.write_all(b"read here").expect("sent");
+    assert_eq!(one.receive(here, 9), b"read here");
+    one.ring.push(Operation::StopReceiving { socket: here });
+    assert_eq!(one.ended(here), End::Rearm);
+    client.write_all(b"read there").expect("sent");
+    let there = Socket {
+        slot: 200,
+        generation: GENERATION_MASK,
+    };
+    for lap in 0..20 {
+        one.ring.push(Operation::Move {
+            socket: here,
+            shard: 1,
+            there,
+        });
+        one.turn(&nothing(), Wait::Poll);
+        assert_eq!(arrived(&mut other), there);
+        assert_eq!(moved(&mut one, here), Ok(()));
+        // What is left here is an empty slot, and only that.
+        let (_, short) = one.turn(&one_byte(here.slot), Wait::Poll);
+        assert_eq!(short[0].taken, Err(libc::EBADF));
+        other.ring.push(Operation::Receive { socket: there });
+        if lap == 0 {
+            assert_eq!(other.receive(there, 10), b"read there");
+        }
+        assert!(other.turn(&one_byte(there.slot), Wait::Poll).1.is_empty());
+        let mut byte = [0];
+        client.read_exact(&mut byte).expect("an answer from there");
+        other.ring.push(Operation::StopReceiving { socket: there });
+        assert_eq!(other.ended(there), End::Rearm);
+        other.ring.push(Operation::Move {
+            socket: there,
+            shard: 0,
+            there: here,
+        });
+        other.turn(&nothing(), Wait::Poll);
+        assert_eq!(arrived(&mut one), here);
+        assert_eq!(moved(&mut other, there), Ok(()));
+        assert!(one.turn(&one_byte(here.slot), Wait::Poll).1.is_empty());
+        client.read_exact(&mut byte).expect("an answer from here");
+    }
+    one.close(here);
+    assert_end(&mut client);
+}
+
+fn one_byte(slot: u32) -> Batch {
+    one(slot, b"x")
+}
+
+#[test]
+fn a_peer_that_goes_while_it_moves_is_found_gone_there() {
+    let (mut one, mut other) = neighbours(SETTINGS);
+    let (here, there) = (socket(0), socket(1));
+    let client = one.accept(here);
+    // What was not read when a socket closes makes the close a reset.
+    assert!(one.turn(&one_byte(here.slot), Wait::Poll).1.is_empty());
+    one.ring.push(Operation::Move {
+        socket: here,
+        shard: 1,
+        there,
+    });
+    drop(client);
+    one.turn(&nothing(), Wait::Poll);
+    assert_eq!(arrived(&mut other), there);
+    assert_eq!(moved(&mut one, here), Ok(()));
+    other.ring.push(Operation::Receive { socket: there });
+    assert_eq!(other.ended(there), End::Broken(libc::ECONNRESET));
+    other.close(there);
+}
+
+#[test]
+fn a_connection_stays_when_there_is_no_place_for_it() {
+    let (mut one, mut other) = neighbours(SETTINGS);
+    let here = socket(2);
+    let mut client = one.accept(here);
+    one.ring.push(Operation::Move {
+        socket: here,
+        shard: 1,
+        there: Socket {
+            slot: SETTINGS.file_slots,
+            generation: 0,
+        },
+    });
+    assert_eq!(moved(&mut one, here), Err(libc::EINVAL));
+    let (completions, _) = other.turn(&nothing(), Wait::Milliseconds(1));
+    assert!(completions.is_empty(), "{completions:?}");
+    // It is still in its slot.
+    assert!(one.turn(&one_byte(here.slot), Wait::Poll).1.is_empty());
+    let mut byte = [0];
+    client.read_exact(&mut byte).expect("an answer");
+    one.close(here);
+}
+
+#[test]
+#[should_panic(expected = "slot 0 is moving")]
+fn an_operation_on_a_connection_that_moves_is_our_fault() {
+    let (mut one, _other) = neighbours(SETTINGS);
+    let here = socket(0);
+    let _client = one.accept(here);
+    one.ring.push(Operation::Move {
+        socket: here,
+        shard: 1,
+        there: socket(0),
+    });
+    one.ring.push(Operation::Receive { socket: here });
+}
+
+#[test]
+fn a_full_completion_queue_loses_no_arrival() {
+    let settings = Settings {
+        submission_entries: 2,
+        completion_entries: 2,
+        ..SETTINGS
+    };
+    let (mut one, mut other) = neighbours(settings);
+    let mut clients: Vec<TcpStream> = (0..40).map(|slot| one.accept(socket(slot))).collect();
+    for slot in 0..40 {
+        one.ring.push(Operation::Move {
+            socket: socket(slot),
+            shard: 1,
+            there: socket(slot),
+        });
+    }
+    one.turn(&nothing(), Wait::Poll);
+    let (mut there, mut left) = (0, 0);
+    let start = Instant::now();
+    while there < 40 || left < 40 {
+        let (completions, _) = other.turn(&nothing(), Wait::Milliseconds(10));
+        there += completions.len();
+        let (completions, _) = one.turn(&nothing(), Wait::Milliseconds(10));
+        left += completions.len();
+        assert!(start.elapsed() < PATIENCE, "{there} came, {left} left");
+    }
+    let batch = Batch((0..40).map(|slot| (slot, vec![vec![slot as u8]])).collect());
+    assert!(other.turn(&batch, Wait::Poll).1.is_empty());
+    for (slot, client) in clients.iter_mut().enumerate() {
+        let mut byte = [0];
+        client.read_exact(&mut byte).expect("an answer");
+        assert_eq!(byte[0] as usize, slot);
+    }
+}
+
+#[test]
+fn rings_of_two_threads_pass_a_connection_to_and_fro() {
+    const LAPS: u32 = 100;
+    // Two slots in turn: the one that it left is not empty before that is told, and it may be back
+    // before.
+    let home = |lap: u32| Socket {
+        slot: 1 + lap % 2,
+        generation: lap,
+    };
+    let abroad = |lap: u32| Socket {
+        slot: 3 + lap % 2,
+        generation: lap,
+    };
+    let (tell, told) = mpsc::channel();
+    let other = thread::spawn(move || {
+        let mut desk = Desktop::new(SETTINGS);
+        let (back, forth): (mpsc::Sender<RawFd>, _) = mpsc::channel();
+        tell.send((desk.ring.descriptor(), back)).expect("sent");
+        let peer: RawFd = forth.recv().expect("a peer");
+        desk.ring.set_peers(vec![peer]);
+        assert_eq!(arrived(&mut desk), abroad(0));
+        for lap in 0..LAPS {
+            pass(
+                &mut desk,
+                abroad(lap),
+                home(lap + 1),
+                abroad(lap + 1),
+                lap + 1 < LAPS,
+            );
+        }
+    });
+    let mut desk = Desktop::new(SETTINGS);
+    let (peer, back) = told.recv().expect("a peer");
+    desk.ring.set_peers(vec![peer]);
+    back.send(desk.ring.descriptor()).expect("sent");
+    let mut client = desk.accept(home(0));
+    for lap in 0..LAPS {
+        pass(&mut desk, home(lap), abroad(lap), home(lap + 1), true);
+    }
+    other.join().expect("a thread");
+    let (_, short) = desk.turn(&one_byte(home(LAPS).slot), Wait::Poll);
+    assert!(short.is_empty());
+    let mut byte = [0];
+    client.read_exact(&mut byte).expect("an answer");
+}
+
+/// Gives the connection away, and waits until that is told and, if it comes back, until it has.
+fn pass(desk: &mut Desktop, from: Socket, to: Socket, back: Socket, comes_back: bool) {
+    desk.ring.push(Operation::Move {
+        socket: from,
+        shard: 0,
+        there: to,
+    });
+    let (mut is_gone, mut is_back) = (false, !comes_back);
+    desk.until(|_, completion| {
+        match completion {
+            Completion::Moved { socket, outcome } => {
+                assert_eq!((socket, outcome), (from, Ok(())));
+                is_gone = true;
+            }
+            Completion::Arrived { socket } => {
+                assert_eq!(socket, back);
+                is_back = true;
+            }
+            other => panic!("{other:?}"),
+        }
+        (is_gone && is_back).then_some(())
+    });
+}
