@@ -47,6 +47,8 @@ pub enum Operation {
     /// Wake the ring of this shard, which said that it sleeps. Not reported here; there it is
     /// [`Completion::Woken`].
     Wake { shard: u16 },
+    /// Wake the edge thread, which said that it sleeps. Not reported.
+    WakeEdge,
 }
 
 /// What happened, as a shard reads it.

@@ -363,6 +363,7 @@ impl SimulatedRing {
                 slot.is_closing = true;
             }
             Operation::Wake { shard } => state.shards[usize::from(shard)].is_woken = true,
+            Operation::WakeEdge => state.note(8, 0),
         }
     }
 
