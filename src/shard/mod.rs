@@ -27,6 +27,7 @@ use crate::ring::Operation;
 pub mod ask;
 pub mod connections;
 pub mod counts;
+pub mod edge_link;
 pub mod entry;
 pub mod home;
 pub mod intake;
@@ -41,6 +42,7 @@ pub mod users;
 pub use turn::{Shard, run};
 
 use connections::Connections;
+use edge_link::EdgeLink;
 use mesh::Mesh;
 use sweep::{Piece, Planned};
 
@@ -54,6 +56,8 @@ pub struct Setup {
     /// Connections that the ring's file table has room for.
     pub slots: u32,
     pub mesh: Mesh,
+    /// Nothing if no app needs the edge thread.
+    pub edge: Option<EdgeLink>,
     /// Of all shards, by index.
     pub metrics: Arc<[Metrics]>,
 }
@@ -84,6 +88,7 @@ pub struct Engine {
     pub connections: Connections,
     pub channels: Channels,
     mesh: Mesh,
+    edge: Option<EdgeLink>,
     wheel: Wheel,
     now_ms: u64,
     now_s: u32,
@@ -155,6 +160,7 @@ impl Engine {
             connections: Connections::new(setup.slots),
             channels: Channels::new(setup.seed),
             mesh: setup.mesh,
+            edge: setup.edge,
             wheel: Wheel::new(setup.slots, limits::TIMER_TICK_MS, now_ms),
             now_ms,
             now_s: (now_ms / 1000) as u32,
