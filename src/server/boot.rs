@@ -24,9 +24,11 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use tracing::warn;
 
 use super::Event;
+use super::edge_thread::{self, EdgeThread};
 use super::listener::listeners;
 use crate::base::limits;
 use crate::base::metrics::Metrics;
+use crate::edge::TrustError;
 use crate::hub::apps::Apps;
 use crate::options::{Automatic, Cores, Options};
 use crate::ring::kernel::{KernelRing, RingError, Settings, Waker};
@@ -53,6 +55,10 @@ pub enum ServeError {
     Thread { shard: u16, source: io::Error },
     /// No ring for a shard.
     Ring { shard: u16, source: RingError },
+    /// A webhook cannot be reached as its URL says.
+    Edge(TrustError),
+    /// No thread for the edge, or no event to wake it by.
+    EdgeThread(io::Error),
     /// A shard's thread ended before it said why.
     Lost,
 }
@@ -73,6 +79,9 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
     let apps = Arc::new(Apps::new(&options));
 
     let (events_sender, events) = channel();
+    let edge = edge_thread::start(&options, &apps, plan.shards, seed, events_sender.clone())?;
+    let (edge, links) = edge.unzip();
+    let mut links = links.into_iter().flatten();
     let mut running = Running {
         address,
         options: Arc::clone(&options),
@@ -80,6 +89,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
         control: Arc::new(Control::default()),
         wakers: Vec::new(),
         threads: Vec::new(),
+        edge,
         events,
         events_sender,
         plan,
@@ -93,6 +103,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
             core: running.plan.core(index),
             listener,
             control: Arc::clone(&running.control),
+            edge: running.edge.as_ref().map(EdgeThread::waker),
             ready: ready_sender.clone(),
             peers: peers_receiver,
             ended: Ended {
@@ -106,6 +117,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
                 seed,
                 slots: running.plan.slots,
                 mesh,
+                edge: links.next(),
                 metrics: Arc::clone(&metrics),
             },
         };
@@ -254,6 +266,8 @@ struct Seat {
     core: Option<usize>,
     listener: TcpListener,
     control: Arc<Control>,
+    /// Wakes the edge, if there is one.
+    edge: Option<Waker>,
     ready: Sender<Ready>,
     peers: Receiver<Vec<RawFd>>,
     ended: Ended,
@@ -266,6 +280,7 @@ impl Seat {
             core,
             listener,
             control,
+            edge,
             ready,
             peers,
             ended: _ended,
@@ -282,6 +297,9 @@ impl Seat {
             Err(error) => return tell(&ready, (index, Err(error))),
         };
         ring.listen(listener);
+        if let Some(edge) = edge {
+            ring.set_edge(edge);
+        }
         tell(&ready, (index, Ok((ring.descriptor(), ring.waker()))));
         // Boot notices a thread that ended without a word by `ready` having no sender left.
         drop(ready);
@@ -337,6 +355,8 @@ pub struct Running {
     control: Arc<Control>,
     wakers: Vec<Waker>,
     threads: Vec<JoinHandle<()>>,
+    /// Dropped after the shards were joined, as fields are dropped after `drop`.
+    edge: Option<EdgeThread>,
     events: Receiver<Event>,
     events_sender: Sender<Event>,
     plan: Plan,
@@ -364,6 +384,11 @@ impl Running {
     /// Tells the shards to return now, and does not wait for it.
     pub(super) fn halt(&self) {
         self.enter_phase(PHASE_STOPPED);
+    }
+
+    /// Tells the edge that the shards have ended: it delivers what is left. False if there is none.
+    pub(super) fn drain_edge(&self) -> bool {
+        self.edge.as_ref().inspect(|edge| edge.drain()).is_some()
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -428,6 +453,8 @@ impl fmt::Display for ServeError {
                 write!(formatter, "no thread for shard {shard}: {source}")
             }
             ServeError::Ring { shard, source } => write!(formatter, "shard {shard}: {source}"),
+            ServeError::Edge(source) => source.fmt(formatter),
+            ServeError::EdgeThread(source) => write!(formatter, "no thread for the edge: {source}"),
             ServeError::Lost => formatter.write_str("a shard ended while it started"),
         }
     }
