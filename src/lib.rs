@@ -17,6 +17,7 @@
 //! | [`wire`] | bytes to values: HTTP, WebSocket, Pusher, signatures | `base` |
 //! | [`hub`] | decisions: apps, channels, logs, sweeps, sessions, letters | `base`, `wire`, `options` |
 //! | [`shard`] | one thread: turn, intake, requests, publish, membership, home, entry, ask, sweep, mesh | all of the above |
+//! | [`edge`] | the thread for what is slow: webhooks | `base`, `wire`, `hub`, `options` |
 //! | [`server`] | boot, pinning, signals, drain, doctor | all |
 //!
 //! # The path of a message
@@ -64,7 +65,7 @@
 //!
 //! 1. `hub` and `wire` know no socket, thread or clock: they take bytes, ids and now.
 //! 2. `ring` knows no protocol. `unsafe` lives in `base::lane`, `ring::kernel` and `ring::buffers`.
-//! 3. There is no `async` in the engine.
+//! 3. `async` appears only in `edge`.
 //! 4. Every queue has a bound. What can be derived from state (channels that move, letters that are
 //!    owed) is not queued but looked at again.
 //! 5. One publish is encoded once for each wire variant in use, however many sockets and shards
@@ -75,9 +76,12 @@
 //! 8. The bytes of a send are borrowed for the length of one system call; sends execute inside it.
 
 pub mod base;
+#[cfg(not(loom))]
+pub mod edge;
 pub mod hub;
 pub mod options;
 pub mod ring;
+#[cfg(not(loom))]
 pub mod server;
 pub mod shard;
 pub mod wire;

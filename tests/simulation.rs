@@ -165,6 +165,7 @@ impl World {
                 apps: apps.clone(),
                 seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
                 connections_max: 128,
+                edge: None,
                 mesh,
                 metrics: metrics.clone(),
             };

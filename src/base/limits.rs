@@ -101,3 +101,24 @@ pub const SLOTS_MAX: u32 = 1 << 24;
 
 /// The bytes of frames that cross to other shards are cut from buffers of this size.
 pub const ARENA_BYTES: usize = 256 * 1024;
+
+/// Notices on their way from one shard to the edge thread; what comes when they are that many is
+/// dropped and counted. A shard makes fewer in the time that a sleeping thread takes to wake.
+pub const EDGE_LANE_LETTERS: usize = 8192;
+
+/// Notices of one shard that the edge thread reads before it looks after requests again.
+pub const EDGE_LETTERS_PER_TURN: usize = 1024;
+
+/// Departures that wait for a return, of all apps: some 300 bytes each. When they are that many,
+/// the next ones are told at once.
+pub const DEPARTURES_WAITING_MAX: usize = 1 << 18;
+
+/// The body of one request to a webhook; a single event may be longer.
+pub const WEBHOOK_BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// What is read of a webhook's answer so that its connection can be used again; a longer one ends
+/// the connection.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// What one queued event takes besides its text, as far as the bound on bytes is concerned.
+pub const WEBHOOK_EVENT_OVERHEAD_BYTES: usize = 128;

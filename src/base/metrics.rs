@@ -1,4 +1,4 @@
-//! Counters and gauges of one shard, written by its thread alone and read by whoever asks.
+//! Counters and gauges of one thread, written by it alone and read by whoever asks.
 //!
 //! An update is a plain load and store of a cache line that no other thread writes: no locked
 //! instruction on the hot path.
@@ -9,18 +9,31 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crossbeam::utils::CachePadded;
 
 macro_rules! metrics {
-    ($($(#[doc = $help:literal])+ $name:ident $kind:ident $text:literal,)+) => {
-        /// What is counted.
+    (
+        shards { $($(#[doc = $help:literal])+ $name:ident $kind:ident $text:literal,)+ }
+        edge { $($(#[doc = $edge_help:literal])+ $edge_name:ident $edge_kind:ident $edge_text:literal,)+ }
+    ) => {
+        /// What is counted: by each shard, or by the edge.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
-        pub enum Metric { $($(#[doc = $help])+ $name,)+ }
+        pub enum Metric {
+            $($(#[doc = $help])+ $name,)+
+            $($(#[doc = $edge_help])+ $edge_name,)+
+        }
 
         /// Name in the text exposition, type and help, in the order of [`Metric`].
-        const METRICS: &[(&str, &str, &str)] = &[$(($text, stringify!($kind), concat!($($help),+)),)+];
+        const METRICS: &[(&str, &str, &str)] = &[
+            $(($text, stringify!($kind), concat!($($help),+)),)+
+            $(($edge_text, stringify!($edge_kind), concat!($($edge_help),+)),)+
+        ];
+
+        /// How many of them are the shards'; the edge's stand behind them.
+        const OF_SHARDS: usize = [$(Metric::$name),+].len();
     };
 }
 
 metrics! {
+shards {
     /// Connections that are open.
     Connections gauge "outpour_connections",
     /// Connections accepted.
@@ -81,9 +94,28 @@ metrics! {
     Completions counter "outpour_completions_total",
     /// The longest turn so far, in microseconds.
     LongestTurn gauge "outpour_longest_turn_us",
+    /// Events for webhooks that found no room on their way to the edge thread.
+    NoticesDropped counter "outpour_notices_dropped_total",
+}
+edge {
+    /// Requests to webhooks that were answered with success.
+    WebhooksSent counter "outpour_webhooks_sent_total",
+    /// Requests to webhooks that failed: no connection, no answer in time, or another status.
+    WebhooksFailed counter "outpour_webhooks_failed_total",
+    /// Requests to webhooks that were made again after they had failed.
+    WebhooksRetried counter "outpour_webhooks_retried_total",
+    /// Events that were delivered to a webhook.
+    WebhookEventsDelivered counter "outpour_webhook_events_delivered_total",
+    /// Events that a webhook did not get: its queue was full, or it failed for too long.
+    WebhookEventsDropped counter "outpour_webhook_events_dropped_total",
+    /// Events that were not sent because the client came back in time.
+    WebhookEventsCancelled counter "outpour_webhook_events_cancelled_total",
+    /// Events that wait for a webhook, those under way included.
+    WebhookEventsQueued gauge "outpour_webhook_events_queued",
+}
 }
 
-/// The metrics of one shard.
+/// The metrics of one thread.
 #[derive(Clone)]
 pub struct Metrics(Arc<CachePadded<[AtomicU64; METRICS.len()]>>);
 
@@ -96,7 +128,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Adds to a counter. Called by the shard's own thread only.
+    /// Adds to a counter. Called by the owning thread only.
     pub fn add(&self, metric: Metric, count: u64) {
         let cell = &self.0[metric as usize];
         cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed);
@@ -117,15 +149,23 @@ impl Metrics {
     }
 }
 
-/// All shards' metrics in the Prometheus text format, version 0.0.4.
-pub fn exposition(shards: &[Metrics]) -> String {
+/// All shards' metrics, and the edge's if there is one, in the Prometheus text format, version 0.0.4.
+pub fn exposition(shards: &[Metrics], edge: Option<&Metrics>) -> String {
     let mut text = String::new();
-    for (place, (name, kind, help)) in METRICS.iter().enumerate() {
-        text += &format!("# HELP {name}{help}\n# TYPE {name} {kind}\n");
+    let head = |(name, kind, help): (&str, &str, &str)| {
+        format!("# HELP {name}{help}\n# TYPE {name} {kind}\n")
+    };
+    for (place, metric) in METRICS.iter().enumerate().take(OF_SHARDS) {
+        text += &head(*metric);
         for (shard, metrics) in shards.iter().enumerate() {
             let value = metrics.0[place].load(Relaxed);
-            text += &format!("{name}{{shard=\"{shard}\"}} {value}\n");
+            text += &format!("{}{{shard=\"{shard}\"}} {value}\n", metric.0);
         }
+    }
+    let Some(edge) = edge else { return text };
+    for (place, metric) in METRICS.iter().enumerate().skip(OF_SHARDS) {
+        let value = edge.0[place].load(Relaxed);
+        text += &format!("{}{} {value}\n", head(*metric), metric.0);
     }
     text
 }
@@ -141,10 +181,22 @@ mod tests {
         second.add(Metric::Deliveries, 4);
         second.set(Metric::Connections, 7);
         second.subtract(Metric::Connections, 2);
-        let text = exposition(&[first, second]);
+        let text = exposition(&[first, second], None);
         assert!(text.contains("# TYPE outpour_deliveries_total counter"));
         assert!(text.contains("outpour_deliveries_total{shard=\"0\"} 3"));
         assert!(text.contains("outpour_deliveries_total{shard=\"1\"} 4"));
         assert!(text.contains("outpour_connections{shard=\"1\"} 5"));
+    }
+
+    #[test]
+    fn the_edge_has_its_own_samples_and_no_shard_has_them() {
+        let edge = Metrics::default();
+        edge.add(Metric::WebhooksSent, 5);
+        let text = exposition(&[Metrics::default()], Some(&edge));
+        assert!(text.contains("\noutpour_webhooks_sent_total 5\n"), "{text}");
+        assert!(!text.contains("webhooks_sent_total{"));
+        assert_eq!(text.matches("outpour_turns_total{").count(), 1);
+        let without = exposition(&[Metrics::default()], None);
+        assert!(!without.contains("outpour_webhook"));
     }
 }

@@ -14,5 +14,7 @@ pub mod sleep;
 pub mod slots;
 /// Who a connection is.
 pub mod socket;
+/// How other threads wake one that sleeps in the kernel.
+pub mod waker;
 /// One deadline for each connection.
 pub mod wheel;

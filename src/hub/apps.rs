@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::notice::Wanted;
 use crate::options::Options;
 use crate::wire::api::EventLimits;
 use crate::wire::pusher::member::MemberLimits;
@@ -22,6 +23,8 @@ pub struct App {
     pub presence_members_max: usize,
     /// How long a cache channel's last event is kept.
     pub cache_ttl_s: u32,
+    /// What its webhooks want to be told.
+    pub wanted: Wanted,
 }
 
 /// All applications, by number, key and id.
@@ -51,6 +54,7 @@ impl Apps {
             },
             presence_members_max: 100,
             cache_ttl_s: 1800,
+            wanted: Wanted::new(app),
             limits: EventLimits {
                 data_bytes_max: app.event_data_bytes_max,
                 channels_per_event_max: options.event_channels_max,

@@ -7,6 +7,7 @@ pub mod channels;
 pub mod home;
 pub mod letter;
 pub mod log;
+pub mod notice;
 pub mod roster;
 pub mod session;
 pub mod users;

@@ -49,9 +49,11 @@ pub enum OptionsError {
         /// Completes the sentence "must be at least LEAST, ...".
         because: String,
     },
-    /// `apps` is something else than a list of at least one table.
-    AppsNotAList {
+    /// Something else than a list of at least one table.
+    NotTables {
+        name: &'static str,
         origin: Origin,
+        accepts: &'static str,
     },
     /// The apps are listed, and a setting of the only app is stated as well.
     ListAndOnlyApp {
@@ -59,7 +61,10 @@ pub enum OptionsError {
         origin: Origin,
         list: Origin,
     },
-    AppIncomplete {
+    /// A table of a list lacks what it must state.
+    Incomplete {
+        /// What the table describes.
+        table: &'static str,
         missing: &'static str,
         origin: Origin,
     },
@@ -101,9 +106,9 @@ impl OptionsError {
             | OptionsError::UnknownVariable { .. }
             | OptionsError::Refused { .. }
             | OptionsError::TooSmall { .. }
-            | OptionsError::AppsNotAList { .. }
+            | OptionsError::NotTables { .. }
             | OptionsError::ListAndOnlyApp { .. }
-            | OptionsError::AppIncomplete { .. }
+            | OptionsError::Incomplete { .. }
             | OptionsError::Repeated { .. } => None,
         }
     }
@@ -166,16 +171,20 @@ impl fmt::Display for OptionsError {
                     "{name} = {value} ({origin}) must be at least {least}, {because}"
                 )
             }
-            OptionsError::AppsNotAList { origin } => {
-                write!(out, "apps ({origin}) accepts [[apps]] tables, at least one")
-            }
+            OptionsError::NotTables {
+                name,
+                origin,
+                accepts,
+            } => write!(out, "{name} ({origin}) accepts {accepts}"),
             OptionsError::ListAndOnlyApp { name, origin, list } => write!(
                 out,
                 "{name} ({origin}) is for a server with one app, and apps are listed ({list}): use one of the two"
             ),
-            OptionsError::AppIncomplete { missing, origin } => {
-                write!(out, "the app at {origin} has no {missing}")
-            }
+            OptionsError::Incomplete {
+                table,
+                missing,
+                origin,
+            } => write!(out, "the {table} at {origin} has no {missing}"),
             OptionsError::Repeated {
                 name,
                 value,

@@ -12,7 +12,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::OptionsError;
 use super::form::Kind;
-use super::table::{APP_SETTINGS, SETTINGS, Setting, VARIABLE_PREFIX};
+use super::table::{APP_SETTINGS, SETTINGS, Setting, VARIABLE_PREFIX, WEBHOOK_SETTINGS};
+use super::webhooks;
 
 /// Where a value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub enum Origin {
 /// One setting as it was typed. It may be a secret, so neither this nor what holds it has `Debug`.
 #[derive(Clone)]
 pub struct Given {
-    /// Its place in the table: of [`SETTINGS`], or of [`APP_SETTINGS`] inside of an app.
+    /// Its place in the table: of [`SETTINGS`], or of the table's own inside of a nested one.
     pub index: usize,
     pub text: String,
     pub kind: Kind,
@@ -132,14 +133,20 @@ pub struct ListedApps {
     pub apps: Vec<ListedApp>,
 }
 
-/// One app of the list, its settings in the order of the file.
 pub struct ListedApp {
+    pub own: ListedTable,
+    pub webhooks: Vec<ListedTable>,
+}
+
+/// One table of a list, its settings in the order of the file.
+pub struct ListedTable {
     pub origin: Origin,
     pub settings: Vec<Given>,
 }
 
-/// The key of the list of apps.
+/// The key of the list of apps, and those of the tables in an app.
 const APPS_KEY: &str = "apps";
+const WEBHOOKS_KEY: &str = "webhooks";
 
 impl File {
     pub fn parse(path: &Path, text: &str) -> Result<Self, OptionsError> {
@@ -198,31 +205,70 @@ impl Source<'_> {
         origin: Origin,
         value: &Spanned<DeValue<'_>>,
     ) -> Result<ListedApps, OptionsError> {
-        let not_a_list = |origin: &Origin| OptionsError::AppsNotAList {
-            origin: origin.clone(),
-        };
-        let list = value
-            .get_ref()
-            .as_array()
-            .ok_or_else(|| not_a_list(&origin))?;
-        let mut apps = Vec::new();
-        for element in list.iter() {
-            let origin = self.origin(element.span().start);
-            let table = element
-                .get_ref()
-                .as_table()
-                .ok_or_else(|| not_a_list(&origin))?;
-            let mut settings = Vec::new();
+        let tables = self.tables(APPS_KEY, "[[apps]] tables, at least one", &origin, value)?;
+        let apps = tables.into_iter().map(|(origin, table)| {
+            let mut own = Vec::new();
+            let mut webhooks = Vec::new();
             for (key, origin, value) in self.entries(table) {
-                let index = known(APP_SETTINGS, key, &origin, &[])?;
-                settings.push(given(index, origin, value));
+                if key == WEBHOOKS_KEY {
+                    webhooks = self.webhooks(&origin, value)?;
+                    continue;
+                }
+                let index = known(APP_SETTINGS, key, &origin, &[WEBHOOKS_KEY])?;
+                own.push(given(index, origin, value));
             }
-            apps.push(ListedApp { origin, settings });
-        }
-        if apps.is_empty() {
-            return Err(not_a_list(&origin));
-        }
+            let own = ListedTable {
+                origin,
+                settings: own,
+            };
+            Ok(ListedApp { own, webhooks })
+        });
+        let apps = apps.collect::<Result<_, _>>()?;
         Ok(ListedApps { origin, apps })
+    }
+
+    fn webhooks(
+        &self,
+        origin: &Origin,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<Vec<ListedTable>, OptionsError> {
+        let accepts = "[[apps.webhooks]] tables, at least one";
+        let tables = self.tables(WEBHOOKS_KEY, accepts, origin, value)?;
+        let listed = tables.into_iter().map(|(origin, table)| {
+            let entries = self.entries(table).into_iter();
+            let settings = entries.map(|(key, origin, value)| {
+                let index = known(WEBHOOK_SETTINGS, key, &origin, &[])?;
+                Ok(given(index, origin, value))
+            });
+            let settings = settings.collect::<Result<_, _>>()?;
+            Ok(ListedTable { origin, settings })
+        });
+        listed.collect()
+    }
+
+    /// The tables of a list, each with its place.
+    fn tables<'t, 'i>(
+        &self,
+        name: &'static str,
+        accepts: &'static str,
+        origin: &Origin,
+        value: &'t Spanned<DeValue<'i>>,
+    ) -> Result<Vec<(Origin, &'t DeTable<'i>)>, OptionsError> {
+        let not_tables = |origin: &Origin| OptionsError::NotTables {
+            name,
+            origin: origin.clone(),
+            accepts,
+        };
+        let list = value.get_ref().as_array();
+        let list = list.filter(|list| !list.is_empty());
+        let list = list.ok_or_else(|| not_tables(origin))?;
+        let tables = list.iter().map(|element| {
+            let origin = self.origin(element.span().start);
+            let table = element.get_ref().as_table();
+            let table = table.ok_or_else(|| not_tables(&origin))?;
+            Ok((origin, table))
+        });
+        tables.collect()
     }
 }
 
@@ -248,11 +294,20 @@ fn written(value: &DeValue<'_>) -> (Kind, String) {
         DeValue::Boolean(boolean) => (Kind::Boolean, boolean.to_string()),
         DeValue::Array(elements) => {
             let texts: Vec<String> = elements.iter().map(|e| written(e.get_ref()).1).collect();
-            (Kind::List, texts.join(","))
+            (Kind::List, webhooks::join(texts.iter().map(String::as_str)))
         }
         DeValue::Float(float) => (Kind::Float, float.to_string()),
         DeValue::Datetime(date) => (Kind::Date, date.to_string()),
-        DeValue::Table(_) => (Kind::Table, "{...}".to_string()),
+        DeValue::Table(entries) => {
+            let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+                format!("{}: {}", key.get_ref(), written(value.get_ref()).1)
+            };
+            let texts: Vec<String> = entries.iter().map(entry).collect();
+            (
+                Kind::Table,
+                webhooks::join(texts.iter().map(String::as_str)),
+            )
+        }
     }
 }
 

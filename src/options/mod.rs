@@ -22,14 +22,20 @@ pub mod form;
 pub mod layer;
 pub mod report;
 pub mod table;
+pub mod webhooks;
 
 pub use error::OptionsError;
 pub use form::{Automatic, Cores, Secret};
 pub use layer::{Flags, Origin};
-pub use table::{AppOptions, Options};
+pub use table::{AppOptions, Options, WebhookOptions};
+pub use webhooks::{EventType, EventTypes, Url};
 
-use layer::{CONFIG_VARIABLE, Environment, File, Given, ListedApps};
-use table::{APP_REQUIRED, APP_SETTINGS, BUILT_IN_SECRET, SETTINGS, Setting, listed_app};
+use form::Kind;
+use layer::{CONFIG_VARIABLE, Environment, File, Given, ListedApps, ListedTable};
+use table::{
+    APP_REQUIRED, APP_SETTINGS, BUILT_IN_SECRET, SETTINGS, Setting, WEBHOOK_REQUIRED,
+    WEBHOOK_SETTINGS, listed_app,
+};
 
 /// The options, and where each value came from.
 #[derive(Clone, Debug)]
@@ -37,8 +43,16 @@ pub struct Loaded {
     pub options: Options,
     /// One for each of [`SETTINGS`].
     origins: Vec<Origin>,
-    /// If the apps are listed: for each app one for each of [`APP_SETTINGS`].
-    app_origins: Option<Vec<Vec<Origin>>>,
+    /// If the apps are listed: for each of them.
+    app_origins: Option<Vec<AppOrigins>>,
+}
+
+#[derive(Clone, Debug)]
+struct AppOrigins {
+    /// One for each of [`APP_SETTINGS`].
+    own: Vec<Origin>,
+    /// For each webhook one for each of [`WEBHOOK_SETTINGS`].
+    webhooks: Vec<Vec<Origin>>,
 }
 
 /// Merges the four layers. `environment` may hold foreign variables; `read_file` is called at most
@@ -141,9 +155,11 @@ fn apply<T>(
         origins[given.index] = given.origin;
         return Ok(());
     }
-    let shown = match setting.is_secret() {
-        true => Secret::new(given.text).to_string(),
-        false => given.text.chars().take(SHOWN_CHARACTERS_MAX).collect(),
+    let shown = match (setting.is_secret(), given.kind) {
+        (true, _) => Secret::new(given.text).to_string(),
+        // What it says is not for this setting, and may be a secret of another one.
+        (false, Kind::Table) => "{...}".to_string(),
+        (false, _) => given.text.chars().take(SHOWN_CHARACTERS_MAX).collect(),
     };
     Err(OptionsError::Refused {
         name: setting.name,
@@ -153,6 +169,31 @@ fn apply<T>(
         origin: given.origin,
         accepts: setting.accepts(),
     })
+}
+
+/// Reads a table of the file into `target`, which must state all that is required.
+fn complete<T>(
+    table: &'static str,
+    settings: &'static [Setting<T>],
+    required: &[&str],
+    listed: ListedTable,
+    target: &mut T,
+) -> Result<Vec<Origin>, OptionsError> {
+    let mut origins = vec![Origin::Default; settings.len()];
+    for given in listed.settings {
+        apply(settings, target, &mut origins, given)?;
+    }
+    let is_missing = |(setting, origin): &(&Setting<T>, &Origin)| {
+        required.contains(&setting.name) && **origin == Origin::Default
+    };
+    match settings.iter().zip(&origins).find(is_missing) {
+        None => Ok(origins),
+        Some((setting, _)) => Err(OptionsError::Incomplete {
+            table,
+            missing: setting.name,
+            origin: listed.origin,
+        }),
+    }
 }
 
 /// How much of a refused value an error repeats.
@@ -178,20 +219,22 @@ impl Loaded {
         let mut app_origins = Vec::new();
         for entry in listed.apps {
             let mut app = listed_app(&self.options);
-            let mut origins = vec![Origin::Default; APP_SETTINGS.len()];
-            for given in entry.settings {
-                apply(APP_SETTINGS, &mut app, &mut origins, given)?;
-            }
-            for (setting, origin) in APP_SETTINGS.iter().zip(&origins) {
-                if APP_REQUIRED.contains(&setting.name) && *origin == Origin::Default {
-                    return Err(OptionsError::AppIncomplete {
-                        missing: setting.name,
-                        origin: entry.origin,
-                    });
-                }
+            let own = complete("app", APP_SETTINGS, &APP_REQUIRED, entry.own, &mut app)?;
+            let mut webhooks = Vec::new();
+            for table in entry.webhooks {
+                let mut webhook = WebhookOptions::default();
+                let (settings, required) = (WEBHOOK_SETTINGS, &WEBHOOK_REQUIRED);
+                webhooks.push(complete(
+                    "webhook",
+                    settings,
+                    required,
+                    table,
+                    &mut webhook,
+                )?);
+                app.webhooks.push(webhook);
             }
             apps.push(app);
-            app_origins.push(origins);
+            app_origins.push(AppOrigins { own, webhooks });
         }
         check_unique(&apps, &app_origins, "id", |app| &app.id)?;
         check_unique(&apps, &app_origins, "key", |app| &app.key)?;
@@ -210,6 +253,13 @@ impl Loaded {
         if !is_client_events_stated {
             app.client_events = is_built_in(app);
         }
+        let events = self.options.webhook_events;
+        let webhook = |url: &Url| WebhookOptions {
+            url: url.clone(),
+            events,
+            ..WebhookOptions::default()
+        };
+        app.webhooks = self.options.webhook_url.iter().map(webhook).collect();
     }
 
     /// Bounds that are in range one by one, and of which one makes another unreachable.
@@ -281,7 +331,7 @@ impl Loaded {
         let secret_origin = match &self.app_origins {
             Some(apps) => {
                 let secret = APP_SETTINGS.iter().position(Setting::is_secret);
-                &apps[index][secret.expect("an app has a secret")]
+                &apps[index].own[secret.expect("an app has a secret")]
             }
             None => self.origin("app_secret"),
         };
@@ -295,7 +345,14 @@ impl Loaded {
 }
 
 /// The settings that describe the only app, where the file lists none.
-const ONLY_APP: [&str; 4] = ["app_id", "app_key", "app_secret", "client_events"];
+const ONLY_APP: [&str; 6] = [
+    "app_id",
+    "app_key",
+    "app_secret",
+    "client_events",
+    "webhook_url",
+    "webhook_events",
+];
 
 fn is_built_in(app: &AppOptions) -> bool {
     app.secret.as_bytes() == BUILT_IN_SECRET.as_bytes()
@@ -303,7 +360,7 @@ fn is_built_in(app: &AppOptions) -> bool {
 
 fn check_unique(
     apps: &[AppOptions],
-    origins: &[Vec<Origin>],
+    origins: &[AppOrigins],
     name: &'static str,
     value: impl Fn(&AppOptions) -> &str,
 ) -> Result<(), OptionsError> {
@@ -317,8 +374,8 @@ fn check_unique(
             return Err(OptionsError::Repeated {
                 name,
                 value: value(app).to_string(),
-                first: origins[first][column].clone(),
-                second: origins[second][column].clone(),
+                first: origins[first].own[column].clone(),
+                second: origins[second].own[column].clone(),
             });
         }
     }

@@ -2,8 +2,11 @@
 //! settings for the documentation.
 
 use super::layer::Origin;
-use super::table::{APP_REQUIRED, APP_SETTINGS, Options, SETTINGS, Setting, listed_app};
-use super::{Loaded, ONLY_APP};
+use super::table::{
+    APP_REQUIRED, APP_SETTINGS, Options, SETTINGS, Setting, WEBHOOK_REQUIRED, WEBHOOK_SETTINGS,
+    listed_app,
+};
+use super::{Loaded, ONLY_APP, WebhookOptions};
 
 impl Loaded {
     /// One line for each setting: name, value, origin. A secret shows its prefix and its length.
@@ -20,13 +23,37 @@ impl Loaded {
         }
         let app_origins = self.app_origins.iter().flatten();
         for (index, (app, origins)) in self.options.apps.iter().zip(app_origins).enumerate() {
-            for (setting, origin) in APP_SETTINGS.iter().zip(origins) {
-                let name = format!("apps[{index}].{}", setting.name);
-                lines.push(line(name, setting.print(app), origin));
+            lines.extend(of_table(
+                &format!("apps[{index}]"),
+                APP_SETTINGS,
+                app,
+                &origins.own,
+            ));
+            for (place, webhook) in app.webhooks.iter().enumerate() {
+                let name = format!("apps[{index}].webhooks[{place}]");
+                let origins = &origins.webhooks[place];
+                lines.extend(of_table(&name, WEBHOOK_SETTINGS, webhook, origins));
             }
         }
         aligned(&lines)
     }
+}
+
+fn of_table<'a, T>(
+    table: &str,
+    settings: &'static [Setting<T>],
+    target: &'a T,
+    origins: &'a [Origin],
+) -> impl Iterator<Item = [String; 3]> + use<'a, T> {
+    let table = table.to_string();
+    let lines = settings.iter().zip(origins);
+    lines.map(move |(setting, origin)| {
+        line(
+            format!("{table}.{}", setting.name),
+            setting.print(target),
+            origin,
+        )
+    })
 }
 
 fn line(name: String, value: String, origin: &Origin) -> [String; 3] {
@@ -83,6 +110,15 @@ pub fn markdown() -> String {
         };
         text.push_str(&row(setting, &default));
     }
+    text.push_str(&heading("Each of `[[apps.webhooks]]`, in the file only"));
+    let webhook = WebhookOptions::default();
+    for setting in WEBHOOK_SETTINGS {
+        let default = match WEBHOOK_REQUIRED.contains(&setting.name) {
+            true => "required".to_string(),
+            false => default_for_reading(setting, &webhook),
+        };
+        text.push_str(&row(setting, &default));
+    }
     text.push_str(MARKDOWN_END);
     text.push('\n');
     text
@@ -90,11 +126,9 @@ pub fn markdown() -> String {
 
 /// The default for the help and the documentation. A built-in secret is no secret.
 pub fn default_for_reading<T>(setting: &Setting<T>, target: &T) -> String {
-    if setting.is_secret() {
-        return super::BUILT_IN_SECRET.to_string();
-    }
     match setting.print_for_reading(target) {
         printed if printed.is_empty() => "empty".to_string(),
+        _ if setting.is_secret() => super::BUILT_IN_SECRET.to_string(),
         printed => printed,
     }
 }

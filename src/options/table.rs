@@ -12,6 +12,9 @@ use super::form::{
     Address, Auto, Automatic, CoreList, Cores, Form, Identifier, Kind, OwnPath, PathPrefix, Secret,
     SecretText, Switch, Whole, Words,
 };
+use super::webhooks::{
+    EventList, EventTypes, HeaderTable, Headers, OptionalUrl, Texts, Url, UrlText,
+};
 
 /// One line of the table, for a struct `T`.
 pub struct Setting<T: 'static> {
@@ -131,7 +134,8 @@ impl<T, F: Form> Place<T> for Field<T, F> {
 }
 
 /// Makes the struct, its default and the static list of its settings. `besides` adds a field that
-/// is no setting itself, and the settings whose values lie inside of it.
+/// is no setting itself, and the settings whose values lie inside of it; `nested` adds fields that
+/// are tables of their own.
 macro_rules! settings {
     (
         $(#[$about:meta])*
@@ -149,12 +153,17 @@ macro_rules! settings {
                 $inner_name:ident in ($($inner_place:tt)+), $inner_form:expr;
             )+ }
         } )?
+        $( nested { $(
+            $(#[$nested_about:meta])*
+            $nested:ident: $nested_type:ty = $nested_default:expr;
+        )+ } )?
     ) => {
         $(#[$about])*
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct $target {
             $($( $(#[doc = $help])+ pub $name: $type, )+)+
             $( $(#[$inner_about])* pub $inner: $inner_type, )?
+            $($( $(#[$nested_about])* pub $nested: $nested_type, )+)?
         }
 
         impl Default for $target {
@@ -162,6 +171,7 @@ macro_rules! settings {
                 $target {
                     $($( $name: $default, )+)+
                     $( $inner: $inner_default, )?
+                    $($( $nested: $nested_default, )+)?
                 }
             }
         }
@@ -277,6 +287,28 @@ settings! {
             /// refused.
             publish_wait_ms_max: u64 = 2000, Whole(0, 60_000);
         }
+        "Webhooks" {
+            /// Where the events of the only app are sent; empty for nowhere.
+            webhook_url: Option<Url> = None, OptionalUrl;
+            /// Events that are sent there.
+            webhook_events: EventTypes = EventTypes::ALL, EventList;
+            /// Time that channel_vacated and member_removed wait for the client's return, which
+            /// cancels them.
+            webhook_return_ms: u64 = 3000, Whole(0, 60_000);
+            /// Time that a webhook has to answer a request.
+            webhook_timeout_ms: u64 = 5000, Whole(10, 60_000);
+            /// Time after which a request that failed is made again; it doubles with each failure,
+            /// up to a minute.
+            webhook_backoff_ms: u64 = 1000, Whole(10, 60_000);
+            /// Age at which an event that failed is given up.
+            webhook_retry_ms_max: u64 = 300_000, Whole(0, 86_400_000);
+            /// Requests to one webhook at a time.
+            webhook_connections_max: usize = 8, Whole(1, 256);
+            /// Events that wait for one webhook; what comes when they are that many is dropped.
+            webhook_queue_events_max: usize = 100_000, Whole(1, 10_000_000);
+            /// Bytes of those events.
+            webhook_queue_bytes_max: usize = 64 << 20, Whole(64 << 10, 4 << 30);
+        }
         "Shutdown" {
             /// Time over which the closing of clients is spread, so that they do not all come back
             /// at once.
@@ -340,7 +372,36 @@ settings! {
             client_events_per_second_max: u32 = 10, Whole(1, 1_000_000);
         }
     }
+    nested {
+        /// Where its events are sent.
+        webhooks: Vec<WebhookOptions> = Vec::new();
+    }
 }
+
+settings! {
+    /// One webhook of an app.
+    pub struct WebhookOptions in WEBHOOK_SETTINGS {
+        "Webhooks" {
+            /// Where the events are sent.
+            url: Url = Url::default(), UrlText;
+            /// Events that are sent.
+            events: EventTypes = EventTypes::ALL, EventList;
+            /// Only events of channels whose name begins with one of these; of all if there is none.
+            channel_name_starts_with: Vec<String> = Vec::new(), Texts;
+            /// Only events of channels whose name ends with one of these; of all if there is none.
+            channel_name_ends_with: Vec<String> = Vec::new(), Texts;
+            /// Headers that the requests carry besides their own.
+            headers: Headers = Headers::default(), HeaderTable;
+            /// Events that one request may carry.
+            request_events_max: usize = 1, Whole(1, 1000);
+            /// Time that an event waits for others, if a request may carry more than one.
+            batch_ms: u64 = 50, Whole(0, 10_000);
+        }
+    }
+}
+
+/// What a webhook in the file must state.
+pub const WEBHOOK_REQUIRED: [&str; 1] = ["url"];
 
 /// The secret of the built-in app. Everybody knows it.
 pub const BUILT_IN_SECRET: &str = "app-secret";

@@ -114,6 +114,8 @@ fn samples(setting: &Setting<Options>) -> [String; 3] {
             "third-of-the-flag",
         ],
         "client_events" => ["off", "on", "false"],
+        "webhook_url" => ["http://file/", "http://variable/", "https://flag:8/a"],
+        "webhook_events" => ["channel_occupied", "cache_miss,client_event", "all"],
         _ => {
             let default: u64 = setting.print(&Options::default()).parse().unwrap_or(0);
             let sample = |step: u64| match default {
@@ -554,6 +556,8 @@ fn secrets_are_in_no_report_no_error_and_no_debug_output() {
         format!("[[apps]]\nsecret = {{ a = '{SECRET}' }}"),
         format!("[[apps]]\nid = 1\nsecret = '{SECRET}'"),
         format!("apps = ['{SECRET}']"),
+        format!("spin_us = {{ a = '{SECRET}' }}"),
+        format!("[[apps]]\nid = {{ a = '{SECRET}' }}"),
     ];
     for file in refused {
         let error = loaded(Typed {
@@ -635,4 +639,138 @@ fn the_readme_documents_the_table_as_it_is() {
         report::markdown().trim_end(),
         "put the output of `outpour config --markdown` into README.md"
     );
+}
+
+const TWO_WEBHOOKS: &str = "\
+[[apps]]
+id = 1
+key = 'one'
+secret = 'secret-of-the-first'
+[[apps.webhooks]]
+url = 'http://127.0.0.1:7001/a'
+[[apps.webhooks]]
+url = 'https://example.com/b'
+events = ['channel_occupied', 'channel_vacated']
+channel_name_starts_with = ['private-', 'a,b']
+headers = { Authorization = 'Bearer tell-nobody', X-Number = 7 }
+request_events_max = 20
+[[apps]]
+id = 2
+key = 'two'
+secret = 'secret-of-the-second'
+";
+
+#[test]
+fn an_app_has_any_number_of_webhooks() {
+    let loaded = loaded(Typed {
+        file: TWO_WEBHOOKS,
+        ..Typed::default()
+    })
+    .unwrap();
+    let [one, two] = &loaded.options.apps[..] else {
+        panic!("two apps are listed");
+    };
+    assert_eq!((one.webhooks.len(), two.webhooks.len()), (2, 0));
+    let [plain, other] = &one.webhooks[..] else {
+        panic!("the first has two webhooks");
+    };
+    assert_eq!(plain.events, EventTypes::ALL);
+    assert_eq!(other.url.to_string(), "https://example.com/b");
+    assert!(other.events.holds(EventType::ChannelVacated));
+    assert!(!other.events.holds(EventType::ClientEvent));
+    assert_eq!(other.channel_name_starts_with, ["private-", "a,b"]);
+    let headers: Vec<_> = other.headers.iter().collect();
+    assert_eq!(headers[0].1, "Bearer tell-nobody");
+    assert_eq!(
+        (headers[1].0.as_str(), headers[1].1.to_str().unwrap()),
+        ("x-number", "7")
+    );
+    let report = loaded.report();
+    let has = |name: &str, value: &str| {
+        report
+            .lines()
+            .any(|line| line.starts_with(&format!("{name} ")) && line.contains(value))
+    };
+    assert!(
+        has("apps[0].webhooks[1].url", "https://example.com/b"),
+        "{report}"
+    );
+    assert!(has("apps[0].webhooks[1].url", "outpour.toml:8"), "{report}");
+    assert!(
+        has("apps[0].webhooks[1].headers", "authorization: ..."),
+        "{report}"
+    );
+    assert!(!report.contains("nobody"));
+    assert!(!format!("{loaded:?}").contains("nobody"));
+}
+
+#[test]
+fn a_webhook_that_is_not_complete_or_not_known_is_refused() {
+    let with = |webhooks: &str| format!("[[apps]]\nid = 1\nkey = 'a'\nsecret = 's'\n{webhooks}");
+    check_error(
+        Typed {
+            file: &with("[[apps.webhooks]]\nevents = 'all'"),
+            ..Typed::default()
+        },
+        "the webhook at file outpour.toml:5 has no url",
+    );
+    check_error(
+        Typed {
+            file: &with("[[apps.webhooks]]\nurl = 'http://a/'\nevent = 'all'"),
+            ..Typed::default()
+        },
+        "unknown key event (file outpour.toml:7); the nearest known one is events",
+    );
+    check_error(
+        Typed {
+            file: &with("[[apps.webhook]]\nurl = 'http://a/'"),
+            ..Typed::default()
+        },
+        "unknown key webhook (file outpour.toml:5); the nearest known one is webhooks",
+    );
+    check_error(
+        Typed {
+            file: &with("webhooks = 'http://a/'"),
+            ..Typed::default()
+        },
+        "webhooks (file outpour.toml:5) accepts [[apps.webhooks]] tables, at least one",
+    );
+    check_error(
+        Typed {
+            file: &with("[[apps.webhooks]]\nurl = 'a'"),
+            ..Typed::default()
+        },
+        "url = \"a\" (file outpour.toml:6) is refused: it accepts a URL such as \
+         https://example.com/hook, without a user",
+    );
+    check_error(
+        Typed {
+            file: &with(""),
+            arguments: &["--webhook-url", "http://a/"],
+            ..Typed::default()
+        },
+        "webhook_url (flag --webhook-url) is for a server with one app, and apps are listed \
+         (file outpour.toml:1): use one of the two",
+    );
+}
+
+#[test]
+fn the_only_app_has_one_webhook_by_two_settings() {
+    let arguments = [
+        "--webhook-url",
+        "http://a/",
+        "--webhook-events",
+        "cache_miss",
+    ];
+    let loaded = loaded(Typed {
+        arguments: &arguments,
+        ..Typed::default()
+    })
+    .unwrap();
+    let [webhook] = &loaded.options.apps[0].webhooks[..] else {
+        panic!("the app has a webhook");
+    };
+    assert_eq!(webhook.url.to_string(), "http://a/");
+    assert!(webhook.events.holds(EventType::CacheMiss));
+    assert!(!webhook.events.holds(EventType::ChannelOccupied));
 }

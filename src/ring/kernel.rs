@@ -41,9 +41,10 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
+
+pub use crate::base::waker::Waker;
 
 /// The sizes of a ring, all of them bounds.
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +74,6 @@ pub enum RingError {
     Buffers(io::Error),
     /// The event that wakes a sleeping shard.
     Waker(io::Error),
-}
-
-/// Handed to other threads: wakes the shard if it sleeps, and is [`Completion::Woken`] there.
-#[derive(Clone, Debug)]
-pub struct Waker {
-    event: Arc<OwnedFd>,
 }
 
 /// A shard's io_uring. See [`Ring`].
@@ -162,22 +157,14 @@ impl KernelRing {
         Ok(missing.map(|(name, _)| *name).collect())
     }
 
+    /// Wakes this ring from any thread; there it is [`Completion::Woken`].
     pub fn waker(&self) -> Waker {
-        Waker {
-            event: Arc::clone(&self.desk.event),
-        }
+        self.desk.event.clone()
     }
-}
 
-impl Waker {
-    pub fn wake(&self) {
-        let one = 1_u64.to_ne_bytes();
-        let written = rustix::io::retry_on_intr(|| rustix::io::write(&self.event, &one));
-        match written {
-            // A full counter was written to before, and that woke the shard.
-            Ok(_) | Err(rustix::io::Errno::AGAIN) => (),
-            Err(error) => panic!("an event that we hold open takes no wake: {error}"),
-        }
+    /// Whom [`Operation::WakeEdge`] wakes.
+    pub fn set_edge(&mut self, edge: Waker) {
+        self.desk.edge = Some(edge);
     }
 }
 
@@ -406,7 +393,8 @@ struct Desk {
     peers: Vec<RawFd>,
     /// The connections that move, by slot.
     moving: BTreeMap<u32, Moving>,
-    event: Arc<OwnedFd>,
+    event: Waker,
+    edge: Option<Waker>,
     /// Counts the enters, modulo 2^24; sends carry it.
     batch: u32,
     tally: Tally,
@@ -440,10 +428,7 @@ impl Desk {
     fn new(settings: Settings, submission_entries: usize) -> Result<Desk, RingError> {
         let buffers = Buffers::new(settings.receive_buffers, settings.receive_buffer_bytes)
             .map_err(RingError::Buffers)?;
-        let event_flags =
-            rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-        let event = rustix::event::eventfd(0, event_flags)
-            .map_err(|error| RingError::Waker(error.into()))?;
+        let event = Waker::new().map_err(RingError::Waker)?;
         Ok(Desk {
             requests: vec![Request::ListenToWaker],
             completions: Vec::new(),
@@ -455,7 +440,8 @@ impl Desk {
             listener: None,
             peers: Vec::new(),
             moving: BTreeMap::new(),
-            event: Arc::new(event),
+            event,
+            edge: None,
             batch: 0,
             tally: Tally::default(),
         })
@@ -487,6 +473,7 @@ impl Desk {
             }
             Operation::Wake { shard } => assert!(usize::from(shard) < self.peers.len()),
             Operation::StopReceiving { .. } | Operation::StopAccepting => (),
+            Operation::WakeEdge => assert!(self.edge.is_some(), "there is no edge"),
         }
         self.requests.push(Request::Operation(operation));
     }
@@ -574,6 +561,12 @@ impl Desk {
                 opcode::MsgRingSendFd::new(peer, Fixed(socket.slot), slot, message)
                     .build()
                     .user_data(of_socket(Kind::Move, socket))
+            }
+            // A system call of its own, at most once for every sleep of the edge, which sleeps
+            // because there is little to do.
+            Operation::WakeEdge => {
+                self.edge.as_ref().expect("asserted when pushed").wake();
+                return None;
             }
             Operation::Wake { shard } => {
                 let peer = Fd(self.peers[usize::from(shard)]);

@@ -57,6 +57,8 @@ pub enum Operation {
         shard: u16,
         there: Socket,
     },
+    /// Wake the edge thread, which said that it sleeps. Not reported.
+    WakeEdge,
 }
 
 /// What happened, as a shard reads it.

@@ -399,6 +399,7 @@ impl SimulatedRing {
                 );
                 slot.moves_to = Some((shard, there));
             }
+            Operation::WakeEdge => state.note(8, 0),
         }
     }
 

@@ -27,9 +27,11 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use tracing::warn;
 
 use super::Event;
+use super::edge_thread::{self, EdgeThread};
 use super::listener::listeners;
 use crate::base::limits;
 use crate::base::metrics::Metrics;
+use crate::edge::TrustError;
 use crate::hub::apps::Apps;
 use crate::options::{Automatic, Cores, Options};
 use crate::ring::kernel::{KernelRing, RingError, Settings, Waker};
@@ -56,6 +58,10 @@ pub enum ServeError {
     Thread { shard: u16, source: io::Error },
     /// No ring for a shard.
     Ring { shard: u16, source: RingError },
+    /// A webhook cannot be reached as its URL says.
+    Edge(TrustError),
+    /// No thread for the edge, or no event to wake it by.
+    EdgeThread(io::Error),
     /// A shard's thread ended before it said why.
     Lost,
 }
@@ -76,6 +82,9 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
     let apps = Arc::new(Apps::new(&options));
 
     let (events_sender, events) = channel();
+    let edge = edge_thread::start(&options, &apps, plan.shards, seed, events_sender.clone())?;
+    let (edge, links) = edge.unzip();
+    let mut links = links.into_iter().flatten();
     let mut running = Running {
         address,
         options: Arc::clone(&options),
@@ -83,6 +92,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
         control: Arc::new(Control::default()),
         wakers: Vec::new(),
         threads: Vec::new(),
+        edge,
         events,
         events_sender,
         plan,
@@ -97,6 +107,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
             core: running.plan.core(index),
             listener,
             control: Arc::clone(&running.control),
+            edge: running.edge.as_ref().map(EdgeThread::waker),
             ready: ready_sender.clone(),
             peers: peers_receiver,
             ended: Ended {
@@ -111,6 +122,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
                 seed,
                 connections_max: running.plan.connections_max,
                 mesh,
+                edge: links.next(),
                 metrics: Arc::clone(&metrics),
             },
         };
@@ -270,6 +282,8 @@ struct Seat {
     core: Option<usize>,
     listener: TcpListener,
     control: Arc<Control>,
+    /// Wakes the edge, if there is one.
+    edge: Option<Waker>,
     ready: Sender<Ready>,
     peers: Receiver<Vec<RawFd>>,
     ended: Ended,
@@ -283,6 +297,7 @@ impl Seat {
             core,
             listener,
             control,
+            edge,
             ready,
             peers,
             ended,
@@ -300,6 +315,9 @@ impl Seat {
             Err(error) => return tell(&ready, (index, Err(error))),
         };
         ring.listen(listener);
+        if let Some(edge) = edge {
+            ring.set_edge(edge);
+        }
         tell(&ready, (index, Ok((ring.descriptor(), ring.waker()))));
         // Boot notices a thread that ended without a word by `ready` having no sender left.
         drop(ready);
@@ -380,6 +398,8 @@ pub struct Running {
     control: Arc<Control>,
     wakers: Vec<Waker>,
     threads: Vec<JoinHandle<()>>,
+    /// Dropped after the shards were joined, as fields are dropped after `drop`.
+    edge: Option<EdgeThread>,
     events: Receiver<Event>,
     events_sender: Sender<Event>,
     plan: Plan,
@@ -407,6 +427,11 @@ impl Running {
     /// Tells the shards to return now, and does not wait for it.
     pub(super) fn halt(&self) {
         self.enter_phase(PHASE_STOPPED);
+    }
+
+    /// Tells the edge that the shards have ended: it delivers what is left. False if there is none.
+    pub(super) fn drain_edge(&self) -> bool {
+        self.edge.as_ref().inspect(|edge| edge.drain()).is_some()
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -474,6 +499,8 @@ impl fmt::Display for ServeError {
                 write!(formatter, "no thread for shard {shard}: {source}")
             }
             ServeError::Ring { shard, source } => write!(formatter, "shard {shard}: {source}"),
+            ServeError::Edge(source) => source.fmt(formatter),
+            ServeError::EdgeThread(source) => write!(formatter, "no thread for the edge: {source}"),
             ServeError::Lost => formatter.write_str("a shard ended while it started"),
         }
     }

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! serving  -- first SIGTERM or SIGINT --> draining
-//! draining -- every shard has returned --> exit 0
+//! draining -- every shard has returned, and then the edge --> exit 0
 //! draining -- drain_timeout_ms has passed --> shards are told to stop --> exit 0
 //! draining -- second signal --> exit 128 + signal, at once
-//! serving  -- a shard has returned --> the others are told to stop --> exit 1
+//! serving  -- a shard or the edge has returned --> the others are told to stop --> exit 1
 //! ```
 
 mod banner;
 mod boot;
 mod doctor;
+mod edge_thread;
 mod listener;
 
 use std::collections::BTreeSet;
@@ -38,6 +39,15 @@ enum Event {
     Ended {
         shard: u16,
     },
+    /// Nor has the edge's.
+    EdgeEnded,
+}
+
+/// Who has ended.
+#[derive(Default)]
+struct Gone {
+    shards: BTreeSet<u16>,
+    is_edge_gone: bool,
 }
 
 /// Serves until a signal ends it.
@@ -115,25 +125,34 @@ fn forward_signals(events: Sender<Event>) -> io::Result<()> {
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
 fn supervise(running: Running, drain_timeout: Duration) -> ExitCode {
-    let mut ended = BTreeSet::new();
+    let mut gone = Gone::default();
     match running.events().recv() {
         Ok(Event::Signal(signal)) => info!("signal {signal}: draining"),
         Ok(Event::Ended { shard }) => {
             error!("shard {shard} has ended, so the server ends");
-            ended.insert(shard);
-            return leave(running, &mut ended, EXIT_FAILURE);
+            gone.shards.insert(shard);
+            return leave(running, &mut gone, EXIT_FAILURE);
+        }
+        Ok(Event::EdgeEnded) => {
+            error!("the edge has ended, so the server ends");
+            gone.is_edge_gone = true;
+            return leave(running, &mut gone, EXIT_FAILURE);
         }
         Err(_) => unreachable!("the server holds a sender of its own"),
     }
+    let end = Instant::now() + drain_timeout;
     running.drain();
-    if await_shards(&running, &mut ended, drain_timeout) {
-        info!("drained");
-    } else {
+    if !await_shards(&running, &mut gone, end) {
         let metrics = running.metrics().iter();
         let cut: u64 = metrics.map(|shard| shard.read(Metric::Connections)).sum();
         warn!("drain_timeout_ms has passed: {cut} connections are cut");
+    } else if running.drain_edge() && !await_all(&running, &mut gone, end, |gone| gone.is_edge_gone)
+    {
+        warn!("drain_timeout_ms has passed: the edge is cut off");
+    } else {
+        info!("drained");
     }
-    leave(running, &mut ended, EXIT_SUCCESS)
+    leave(running, &mut gone, EXIT_SUCCESS)
 }
 
 const EXIT_SUCCESS: u8 = 0;
@@ -143,9 +162,9 @@ const EXIT_FAILURE: u8 = 1;
 const EXIT_SIGNAL: i32 = 128;
 
 /// Stops what still runs, and goes without a shard that does not return.
-fn leave(running: Running, ended: &mut BTreeSet<u16>, code: u8) -> ExitCode {
+fn leave(running: Running, gone: &mut Gone, code: u8) -> ExitCode {
     running.halt();
-    if !await_shards(&running, ended, STOP_GRACE) {
+    if !await_shards(&running, gone, Instant::now() + STOP_GRACE) {
         warn!("a shard does not stop: the process ends without it");
         std::process::exit(code.into());
     }
@@ -153,15 +172,25 @@ fn leave(running: Running, ended: &mut BTreeSet<u16>, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Whether every shard returned in time. A signal meanwhile ends the process.
-fn await_shards(running: &Running, ended: &mut BTreeSet<u16>, patience: Duration) -> bool {
-    let end = Instant::now() + patience;
-    while ended.len() < running.metrics().len() {
+fn await_shards(running: &Running, gone: &mut Gone, end: Instant) -> bool {
+    let shards = running.metrics().len();
+    await_all(running, gone, end, |gone| gone.shards.len() == shards)
+}
+
+/// Whether all that are asked for were gone in time. A signal meanwhile ends the process.
+fn await_all(
+    running: &Running,
+    gone: &mut Gone,
+    end: Instant,
+    are_gone: impl Fn(&Gone) -> bool,
+) -> bool {
+    while !are_gone(gone) {
         let left = end.saturating_duration_since(Instant::now());
         match running.events().recv_timeout(left) {
             Ok(Event::Ended { shard }) => {
-                ended.insert(shard);
+                gone.shards.insert(shard);
             }
+            Ok(Event::EdgeEnded) => gone.is_edge_gone = true,
             Ok(Event::Signal(signal)) => std::process::exit(EXIT_SIGNAL + signal),
             Err(RecvTimeoutError::Timeout) => return false,
             Err(RecvTimeoutError::Disconnected) => {

@@ -3,6 +3,7 @@
 //! Shards report the number of theirs once a turn, and homes look at it once a turn, so what is told
 //! is the state then and not every step on the way.
 
+use crate::hub::notice::Kind;
 use crate::wire::channel;
 use crate::wire::pusher::user::WatchedState;
 
@@ -43,6 +44,12 @@ impl Engine {
         if (told > 0) == (now > 0) {
             return;
         }
+        let kind = match now {
+            0 => Kind::ChannelVacated,
+            _ => Kind::ChannelOccupied,
+        };
+        self.notify_of(channel, kind);
+        let record = &self.channels[channel];
         if let Some(id) = channel::server_to_user_id(&record.name) {
             let (app, id) = (record.app, Box::<str>::from(id));
             let state = if now > 0 {

@@ -7,6 +7,7 @@ use crate::base::socket::Address;
 use crate::hub::ask::{Content, Refused};
 use crate::hub::home::{Cached, Kept};
 use crate::hub::letter::{Event, Exit, Origin};
+use crate::hub::notice::Kind;
 use crate::hub::roster::Entry;
 use crate::hub::users;
 use crate::hub::variant::{self, Variant};
@@ -40,10 +41,14 @@ impl Engine {
         let mut text = Vec::new();
         if let Some(member) = member {
             let members_max = self.apps.app(app).presence_members_max;
-            let added = member.added_data();
+            let (user_id, added) = (member.id_token(), member.added_data());
             let roster = &mut self.kept(app, name).roster;
             match roster.enter(address, member, members_max) {
-                Entry::First => self.tell_members(app, name, MEMBER_ADDED, &added),
+                Entry::First => {
+                    let user_id = &user_id;
+                    self.notify(app, name, Kind::MemberAdded { user_id });
+                    self.tell_members(app, name, MEMBER_ADDED, &added);
+                }
                 Entry::Again => {}
                 Entry::Full => return full(members_max),
             }
@@ -70,6 +75,8 @@ impl Engine {
         let home = self.channels[channel].home.as_mut();
         let kept = home.and_then(|home| home.kept.as_mut());
         if let Some(member) = kept.and_then(|kept| kept.roster.exit(address)) {
+            let user_id = &member.id_token();
+            self.notify(app, name, Kind::MemberRemoved { user_id });
             self.tell_members(app, name, MEMBER_REMOVED, &member.removed_data());
         }
         self.forget_over(channel);
@@ -110,6 +117,9 @@ impl Engine {
         };
         let mut text = Vec::new();
         variant::encode_text(&event, &mut text);
+        if cached.is_none() {
+            self.notify(app, name, Kind::CacheMiss);
+        }
         text
     }
 

@@ -19,11 +19,19 @@ use super::publish::Routed;
 
 impl Engine {
     pub fn socket_id(&self, slot: u32) -> SocketId {
+        self.socket_id_at(Address {
+            shard: self.index,
+            socket: self.connections.socket(slot),
+        })
+    }
+
+    /// The id of a connection on any shard.
+    pub(super) fn socket_id_at(&self, address: Address) -> SocketId {
         let boot = (self.seed >> 32) & 0xFFFF_FFFF;
-        let generation = u64::from(self.connections[slot].generation);
+        let Socket { slot, generation } = address.socket;
         SocketId {
-            first: boot << 10 | u64::from(self.index),
-            second: generation << GENERATION_BITS | u64::from(slot),
+            first: boot << 10 | u64::from(address.shard),
+            second: u64::from(generation) << GENERATION_BITS | u64::from(slot),
         }
     }
 

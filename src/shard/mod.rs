@@ -27,6 +27,7 @@ use crate::ring::Operation;
 pub mod ask;
 pub mod connections;
 pub mod counts;
+pub mod edge_link;
 pub mod entry;
 pub mod home;
 pub mod intake;
@@ -41,6 +42,7 @@ pub mod users;
 pub use turn::{Shard, run};
 
 use connections::Connections;
+use edge_link::EdgeLink;
 use mesh::Mesh;
 use sweep::{Piece, Planned};
 
@@ -54,6 +56,8 @@ pub struct Setup {
     /// Connections that are served. The ring's file table has [`limits::RESERVE_SLOTS`] more slots.
     pub connections_max: u32,
     pub mesh: Mesh,
+    /// Nothing if no app needs the edge thread.
+    pub edge: Option<EdgeLink>,
     /// Of all shards, by index.
     pub metrics: Arc<[Metrics]>,
 }
@@ -85,6 +89,7 @@ pub struct Engine {
     pub connections: Connections,
     pub channels: Channels,
     mesh: Mesh,
+    edge: Option<EdgeLink>,
     wheel: Wheel,
     now_ms: u64,
     now_s: u32,
@@ -159,6 +164,7 @@ impl Engine {
             channels: Channels::new(setup.seed),
             mesh: setup.mesh,
             wheel: Wheel::new(slots, limits::TIMER_TICK_MS, now_ms),
+            edge: setup.edge,
             now_ms,
             now_s: (now_ms / 1000) as u32,
             wall_s: 0,

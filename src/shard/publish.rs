@@ -14,6 +14,7 @@ use crate::base::metrics::Metric;
 use crate::base::socket::{Address, Socket};
 use crate::hub::audience::Exception;
 use crate::hub::letter::{Event, Letter, Origin, Publication};
+use crate::hub::notice::Kind;
 use crate::hub::variant::Variant;
 use crate::wire::channel::ChannelKind;
 
@@ -135,6 +136,15 @@ impl Engine {
         }
         self.frame = frame;
         self.channels[channel].home = Some(home);
+        if let (Origin::Client, Some(sender)) = (event.origin, event.excluded) {
+            let kind = Kind::ClientEvent {
+                event: event.name,
+                data: event.data,
+                socket_id: self.socket_id_at(sender),
+                user_id: user_id.as_deref(),
+            };
+            self.notify(event.app, event.channel, kind);
+        }
         if owes {
             self.owe(channel);
         }

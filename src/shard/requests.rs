@@ -179,7 +179,8 @@ impl Engine {
                 });
             }
             if path == "/metrics" && self.options.metrics_are_served() {
-                let body = metrics::exposition(&self.all_metrics);
+                let edge = self.edge.as_ref().map(|edge| &edge.metrics);
+                let body = metrics::exposition(&self.all_metrics, edge);
                 let headers = &[("Content-Type", "text/plain; version=0.0.4")];
                 return Outcome::Answer(Answer {
                     status: 200,

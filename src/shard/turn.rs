@@ -104,6 +104,7 @@ impl<R: Ring> Shard<R> {
         engine.sweep();
         engine.post_owed();
         engine.wake_sleepers();
+        engine.wake_edge();
         work += engine.planned.len() as u64;
         for operation in engine.operations.drain(..) {
             self.ring.push(operation);
