@@ -82,9 +82,17 @@ pub struct Outgoing {
     pub frames: Vec<u8>,
     /// What single connections on other shards do not get.
     pub exceptions: Vec<(u16, u32, Exception)>,
-    /// What shards are told after the frames that were sequenced before: one for each question, so
-    /// the credit of those who ask bounds them.
-    pub answers: Vec<(u16, Box<Answer>)>,
+    /// One for each question, so the credit of those who ask bounds them.
+    pub answers: Vec<DueAnswer>,
+}
+
+/// What a shard is told between the frames before a position and those from it on: the one let in
+/// gets exactly the latter.
+#[derive(Debug)]
+pub struct DueAnswer {
+    pub shard: u16,
+    pub position: u64,
+    pub answer: Box<Answer>,
 }
 
 impl Home {
@@ -178,9 +186,14 @@ impl Stream {
         start
     }
 
-    /// Has the shard told this after all that was sequenced so far.
+    /// Has the shard told this after all that was sequenced so far, and before what will be.
     pub fn answer(&mut self, shard: u16, answer: Box<Answer>) {
+        let position = self.head;
         let outgoing = self.outgoing.get_or_insert_default();
-        outgoing.answers.push((shard, answer));
+        outgoing.answers.push(DueAnswer {
+            shard,
+            position,
+            answer,
+        });
     }
 }

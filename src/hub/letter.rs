@@ -11,8 +11,8 @@
 //! Letters of one lane arrive in the order they were posted, and that order is the protocol: a
 //! `Joined` comes before the first `Deliver`, an `Except` before the `Deliver` with its frame, a
 //! `Leave` before the next `Join` of the same channel, a `Join` before the first `Ask` of one who
-//! enters, an `Exit` before the next one; and an `Answer` to one who enters after the `Deliver` of
-//! everything that was sequenced before.
+//! enters, an `Exit` before the next one; and an `Answer` to one who enters between the `Deliver` of
+//! what was sequenced before and the `Deliver` of what comes after.
 
 use bytes::{Bytes, BytesMut};
 

@@ -3,19 +3,20 @@
 //!
 //! The other side of these letters is in `membership`.
 
-use smallvec::SmallVec;
-
 use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::base::slab::Key;
 use crate::base::socket::Socket;
 use crate::hub::audience::Exception;
 use crate::hub::channels::Membership;
-use crate::hub::home::{Interest, Stream};
+use crate::hub::home::{Interest, Outgoing, Stream};
 use crate::hub::letter::{Join, Letter};
 use crate::hub::variant::Variant;
 
 use super::Engine;
+
+/// Frames between two positions, as they were cut for the shard before.
+type SharedFrames = (u64, u64, bytes::Bytes);
 
 impl Engine {
     /// Reads a letter of another shard.
@@ -176,105 +177,135 @@ impl Engine {
     }
 
     fn post_stream(&mut self, home: Key, stream: &mut Stream) -> bool {
-        let (mut is_done, head) = (true, stream.head);
-        let mut shared: Option<(u64, bytes::Bytes)> = None;
+        let (mut is_done, mut shared) = (true, None);
         for interest in &mut stream.interests {
-            let (audience, shard) = (interest.audience, interest.shard);
-            if interest.owes_joined {
-                if !self.mesh.has_room(shard) {
-                    is_done = false;
-                    continue;
-                }
-                interest.owes_joined = false;
-                let position = interest.posted;
-                let joined = Letter::Joined {
-                    audience,
-                    home,
-                    position,
-                };
-                self.mesh.post(shard, joined);
-            }
-            let Some(outgoing) = stream.outgoing.as_mut() else {
-                continue;
-            };
-            if interest.posted == head {
-                continue;
-            }
-            let mesh = &mut self.mesh;
-            outgoing
-                .exceptions
-                .retain(|&(of, generation, Exception { slot, start, end })| {
-                    if of != shard || !mesh.has_room(shard) {
-                        return true;
+            is_done &= self.post_joined(home, interest)
+                && match stream.outgoing.as_deref_mut() {
+                    Some(outgoing) => {
+                        self.post_outgoing(stream.head, interest, outgoing, &mut shared)
                     }
-                    let socket = Socket { slot, generation };
-                    let except = Letter::Except {
-                        audience,
-                        socket,
-                        start,
-                        end,
-                    };
-                    mesh.post(shard, except);
-                    false
-                });
-            let has_all = !outgoing.exceptions.iter().any(|(of, _, _)| *of == shard);
-            if !has_all || !self.mesh.has_room(shard) {
-                is_done = false;
-                continue;
-            }
-            let position = interest.posted;
-            let frames = match &shared {
-                Some((from, frames)) if *from == position => frames.clone(),
-                _ => {
-                    let offset = (position - outgoing.base) as usize;
-                    self.arena.extend_from_slice(&outgoing.frames[offset..]);
-                    let frames = self.arena.split().freeze();
-                    shared = Some((position, frames.clone()));
-                    frames
-                }
-            };
-            interest.posted = head;
-            self.metrics.add(Metric::Letters, 1);
-            let deliver = Letter::Deliver {
-                audience,
-                position,
-                frames,
-            };
-            self.mesh.post(shard, deliver);
+                    None => true,
+                };
         }
-        is_done & self.post_answers(stream, is_done)
-    }
-
-    /// Answers go behind the frames that their shard has not been posted yet.
-    fn post_answers(&mut self, stream: &mut Stream, has_posted_all: bool) -> bool {
         let Some(outgoing) = stream.outgoing.as_mut() else {
-            return true;
+            return is_done;
         };
-        let behind: SmallVec<[u16; 4]> = stream
-            .interests
-            .iter()
-            .filter(|interest| interest.owes_joined || interest.posted < stream.head)
-            .map(|interest| interest.shard)
-            .collect();
-        let mut kept = Vec::new();
-        for (shard, answer) in outgoing.answers.drain(..) {
-            if behind.contains(&shard) {
-                kept.push((shard, answer));
-            } else {
-                self.mesh.post_receipt(shard, Letter::Answer(answer));
-            }
+        let interests = &stream.interests;
+        let listens = |shard| interests.iter().any(|interest| interest.shard == shard);
+        for due in outgoing.answers.extract_if(.., |due| !listens(due.shard)) {
+            self.mesh
+                .post_receipt(due.shard, Letter::Answer(due.answer));
         }
-        outgoing.answers = kept;
-        let is_done = outgoing.answers.is_empty();
-        if is_done && has_posted_all {
+        if is_done {
             // Whoever was excluded on a shard that does not listen cannot be subscribed there.
             outgoing.exceptions.clear();
             outgoing.frames.clear();
-            if outgoing.frames.capacity() > limits::ARENA_BYTES || stream.interests.is_empty() {
+            if outgoing.frames.capacity() > limits::ARENA_BYTES || interests.is_empty() {
                 stream.outgoing = None;
             }
         }
         is_done
+    }
+
+    fn post_joined(&mut self, home: Key, interest: &mut Interest) -> bool {
+        if !interest.owes_joined {
+            return true;
+        }
+        if !self.mesh.has_room(interest.shard) {
+            return false;
+        }
+        interest.owes_joined = false;
+        let joined = Letter::Joined {
+            audience: interest.audience,
+            home,
+            position: interest.posted,
+        };
+        self.mesh.post(interest.shard, joined);
+        true
+    }
+
+    /// Frames and answers for one shard, in the order in which they came about.
+    fn post_outgoing(
+        &mut self,
+        head: u64,
+        interest: &mut Interest,
+        outgoing: &mut Outgoing,
+        shared: &mut Option<SharedFrames>,
+    ) -> bool {
+        if !self.post_exceptions(interest, outgoing) {
+            return false;
+        }
+        loop {
+            let mut answers = outgoing.answers.iter();
+            let due = answers.position(|due| due.shard == interest.shard);
+            let end = due.map_or(head, |place| outgoing.answers[place].position);
+            if interest.posted < end && !self.post_frames(end, interest, outgoing, shared) {
+                return false;
+            }
+            let Some(place) = due else { return true };
+            let answer = outgoing.answers.remove(place).answer;
+            self.mesh
+                .post_receipt(interest.shard, Letter::Answer(answer));
+        }
+    }
+
+    fn post_exceptions(&mut self, interest: &Interest, outgoing: &mut Outgoing) -> bool {
+        let (shard, audience, mesh) = (interest.shard, interest.audience, &mut self.mesh);
+        let mut is_done = true;
+        outgoing
+            .exceptions
+            .retain(|&(of, generation, Exception { slot, start, end })| {
+                if of != shard {
+                    return true;
+                }
+                if !mesh.has_room(shard) {
+                    is_done = false;
+                    return true;
+                }
+                let socket = Socket { slot, generation };
+                let except = Letter::Except {
+                    audience,
+                    socket,
+                    start,
+                    end,
+                };
+                mesh.post(shard, except);
+                false
+            });
+        is_done
+    }
+
+    /// The frames that the shard has not been posted, up to `end`.
+    fn post_frames(
+        &mut self,
+        end: u64,
+        interest: &mut Interest,
+        outgoing: &Outgoing,
+        shared: &mut Option<SharedFrames>,
+    ) -> bool {
+        if !self.mesh.has_room(interest.shard) {
+            return false;
+        }
+        let position = interest.posted;
+        let frames = match shared {
+            Some((start, to, frames)) if (*start, *to) == (position, end) => frames.clone(),
+            Some(_) | None => {
+                let run = (position - outgoing.base) as usize..(end - outgoing.base) as usize;
+                self.arena.extend_from_slice(&outgoing.frames[run]);
+                let frames = self.arena.split().freeze();
+                *shared = Some((position, end, frames.clone()));
+                frames
+            }
+        };
+        interest.posted = end;
+        self.metrics.add(Metric::Letters, 1);
+        let deliver = Letter::Deliver {
+            audience: interest.audience,
+            position,
+            frames,
+        };
+        self.mesh.post(interest.shard, deliver);
+        true
     }
 
     pub(super) fn drop_home_if_unused(&mut self, channel: u32) {

@@ -197,12 +197,17 @@ impl Engine {
         }
         assert_eq!(position, record.head, "frames come without a gap");
         self.append(channel, frames);
-        let early = std::mem::take(&mut self.early_exceptions);
-        for &(_, exception) in early.iter().filter(|(about, _)| *about == channel) {
-            self.except(channel, exception);
-        }
+        let head = self.channels[channel].head;
+        let mut early = std::mem::take(&mut self.early_exceptions);
+        // Exceptions of a home come first, its frames perhaps in several letters.
+        early.retain(|&(about, exception)| {
+            let is_due = about == channel && exception.start < head;
+            if is_due {
+                self.except(channel, exception);
+            }
+            !is_due
+        });
         self.early_exceptions = early;
-        self.early_exceptions.retain(|(about, _)| *about != channel);
     }
 
     /// Posts what channels owe other shards, as far as there is room.
