@@ -15,12 +15,12 @@ export function library(server, { keepAlive = true, ...options } = {}) {
   return pusher;
 }
 
-/** What a private subscription needs, answered by the server library as a back end would. */
-export function authorizer(back) {
+/** What a private subscription needs, answered by the server library as a back end would; `member` joins presence channels. */
+export function authorizer(back, member) {
   return {
     customHandler: ({ socketId, channelName }, callback) => {
       try {
-        callback(null, back.authorizeChannel(socketId, channelName));
+        callback(null, back.authorizeChannel(socketId, channelName, channelName.startsWith('presence-') ? member : undefined));
       } catch (error) {
         callback(error, null);
       }
