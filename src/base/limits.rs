@@ -84,6 +84,13 @@ pub const HOUSEKEEPING_MS: u64 = 1_000;
 pub const SPARE_LOGS_MAX: usize = 256;
 pub const SPARE_LOG_BYTES_MAX: usize = 1 << 20;
 
+/// What an inflater keeps of the room that a compressed message took: enough for any that is not
+/// unusual, so that messages that are cost the shard no memory when they are gone.
+pub const SPARE_INFLATED_BYTES_MAX: usize = 64 * 1024;
+
+/// Room that an inflater takes at first; then it doubles up to what a message may have.
+pub const INFLATE_STEP_BYTES: usize = 4096;
+
 /// Outbox buffers kept for the next reply, and the largest kept.
 pub const SPARE_OUTBOXES_MAX: usize = 256;
 pub const SPARE_OUTBOX_BYTES_MAX: usize = 16 * 1024;

@@ -80,6 +80,10 @@ shards {
     MessagesRefused counter "outpour_messages_refused_total",
     /// Connections closed for breaking the WebSocket protocol.
     Violations counter "outpour_websocket_violations_total",
+    /// Connections closed because a compressed message came to more than a message may have.
+    LongInflated counter "outpour_inflated_too_long_total",
+    /// Frames compressed: once for each window in use, however many subscribers get them.
+    Deflates counter "outpour_deflates_total",
     /// Connections closed because nothing was heard of the peer.
     Unheard counter "outpour_unheard_closed_total",
     /// Letters posted to other shards.

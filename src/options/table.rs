@@ -276,6 +276,15 @@ settings! {
             /// Client events that one connection may send in a second (beyond: error 4301).
             client_events_per_second_max: u32 = 10, Whole(1, 1_000_000);
         }
+        "Compression" {
+            /// Take permessage-deflate from clients that offer it, as browsers do. An event is
+            /// compressed once for all of them.
+            compression: bool = true, Switch;
+            /// Event from which on it is compressed; shorter ones gain too little.
+            compression_bytes_min: usize = 512, Whole(0, 1 << 30);
+            /// How hard to try, from 1 (quick) to 9 (small), as zlib counts.
+            compression_level: u8 = 6, Whole(1, 9);
+        }
         "Logs" {
             /// Encoded frames that a channel keeps for subscribers that are behind.
             log_bytes_max: usize = 4 << 20, Whole(64 << 10, 1 << 30);

@@ -113,7 +113,7 @@ fn samples(setting: &Setting<Options>) -> [String; 3] {
             "other-of-the-variable",
             "third-of-the-flag",
         ],
-        "client_events" => ["off", "on", "false"],
+        "client_events" | "compression" => ["off", "on", "false"],
         "webhook_url" => ["http://file/", "http://variable/", "https://flag:8/a"],
         "webhook_events" => ["channel_occupied", "cache_miss,client_event", "all"],
         _ => {

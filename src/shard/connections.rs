@@ -17,7 +17,7 @@ use crate::hub::session::Session;
 use crate::hub::users::SignIn;
 use crate::hub::variant::Variant;
 use crate::wire::http::Progress;
-use crate::wire::websocket::Decoder;
+use crate::wire::websocket::{Decoder, WindowBits};
 
 /// One connection, or the slot of one to come.
 pub struct Connection {
@@ -39,6 +39,8 @@ pub struct Connection {
     pub peer: PeerAddress,
     /// In which form it gets channels' frames.
     pub variant: Variant,
+    /// The window of what may be sent compressed; nothing if compression was not negotiated.
+    pub window: Option<WindowBits>,
     pub protocol: Protocol,
     pub subscriptions: SmallVec<[Subscription; 2]>,
     pub outbox: Option<Box<Outbox>>,
@@ -308,6 +310,7 @@ impl Connection {
             exceptions: 0,
             peer: PeerAddress::UNKNOWN,
             variant: Variant::Plain,
+            window: None,
             protocol: Protocol::Absent,
             subscriptions: SmallVec::new(),
             outbox: None,

@@ -127,33 +127,39 @@ impl Engine {
     ) -> &'a mut [u8] {
         let limits = websocket::Limits {
             message_bytes_max: self.options.message_bytes_max,
+            takes_compressed: self.connections[slot].window.is_some(),
         };
+        // Out of its place while a message may lie in it.
+        let mut inflater = mem::take(&mut self.inflater);
         let mut at = 0;
         while self.connections[slot].state == State::Open {
             if self.connections[slot].is_waiting() {
-                self.connections[slot].protocol = Protocol::WebSocket { decoder, session };
-                return &mut bytes[at..];
+                break;
             }
-            match decoder.decode(&mut bytes[at..], &limits) {
+            match decoder.decode(&mut bytes[at..], &limits, &mut inflater) {
                 Ok((consumed, message)) => {
                     at += consumed;
                     let Some(message) = message else { break };
                     self.metrics.add(Metric::Messages, 1);
                     self.on_message(slot, &mut session, message);
                 }
-                Err(violation) => {
-                    self.on_violation(slot, violation);
-                }
+                Err(violation) => self.on_violation(slot, violation),
             }
         }
-        if self.connections[slot].state == State::Open {
-            self.connections[slot].protocol = Protocol::WebSocket { decoder, session };
+        self.inflater = inflater;
+        if self.connections[slot].state != State::Open {
+            return &mut [];
         }
-        &mut []
+        self.connections[slot].protocol = Protocol::WebSocket { decoder, session };
+        &mut bytes[at..]
     }
 
+    /// The peer broke the protocol: it is told how, and that is the end.
     fn on_violation(&mut self, slot: u32, violation: Violation) {
         self.metrics.add(Metric::Violations, 1);
+        if violation == Violation::LongInflated {
+            self.metrics.add(Metric::LongInflated, 1);
+        }
         self.tell(slot, violation.reason());
         self.close_websocket(slot, violation.close_code(), violation.reason());
     }
@@ -293,19 +299,21 @@ impl Engine {
     ) -> &'a mut [u8] {
         let limits = websocket::Limits {
             message_bytes_max: self.options.echo_message_bytes_max,
+            takes_compressed: self.connections[slot].window.is_some(),
         };
+        let mut inflater = mem::take(&mut self.inflater);
         let mut at = 0;
         while self.connections[slot].state == State::Open {
-            match decoder.decode(&mut bytes[at..], &limits) {
+            match decoder.decode(&mut bytes[at..], &limits, &mut inflater) {
                 Ok((consumed, message)) => {
                     at += consumed;
                     match message {
                         None => break,
                         Some(Message::Text(text)) => {
-                            self.reply_frame(slot, Opcode::Text, text.as_bytes());
+                            self.echo(slot, Opcode::Text, text.as_bytes());
                         }
                         Some(Message::Binary(payload)) => {
-                            self.reply_frame(slot, Opcode::Binary, payload);
+                            self.echo(slot, Opcode::Binary, payload);
                         }
                         Some(Message::Ping(payload)) => {
                             self.reply_frame(slot, Opcode::Pong, payload);
@@ -316,15 +324,29 @@ impl Engine {
                         }
                     }
                 }
-                Err(violation) => {
-                    self.on_violation(slot, violation);
-                }
+                Err(violation) => self.on_violation(slot, violation),
             }
         }
+        self.inflater = inflater;
         if self.connections[slot].state == State::Open {
             self.connections[slot].protocol = Protocol::Echo { decoder };
         }
         &mut []
+    }
+
+    /// Sends a message back, compressed if the client takes that, however short it is: the endpoint
+    /// is there to try what the wire can.
+    fn echo(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
+        let Some(window) = self.connections[slot].window else {
+            return self.reply_frame(slot, opcode, payload);
+        };
+        let mut frame = mem::take(&mut self.frame);
+        frame.clear();
+        self.deflater
+            .encode_compressed_frame(opcode, payload, window, &mut frame);
+        self.metrics.add(Metric::Deflates, 1);
+        self.reply_bytes(slot, &frame);
+        self.frame = frame;
     }
 
     /// Sends a text message to one client.

@@ -23,6 +23,7 @@ use crate::hub::letter::Exit;
 use crate::hub::variant::Encoder;
 use crate::options::Options;
 use crate::ring::Operation;
+use crate::wire::websocket::{Deflater, Inflater};
 
 pub mod ask;
 pub mod connections;
@@ -137,6 +138,8 @@ pub struct Engine {
     caching: BinaryHeap<Reverse<(u32, Key)>>,
     arena: BytesMut,
     encoder: Encoder,
+    inflater: Inflater,
+    deflater: Deflater,
     /// Scratch, kept for its memory.
     frame: Vec<u8>,
     text: Vec<u8>,
@@ -154,6 +157,10 @@ impl Engine {
         let slots = setup.connections_max + limits::RESERVE_SLOTS;
         Engine {
             index: setup.index,
+            deflater: Deflater::new(
+                setup.options.compression_level,
+                setup.options.compression_bytes_min,
+            ),
             metrics: setup.metrics[usize::from(setup.index)].clone(),
             all_metrics: setup.metrics,
             options: setup.options,
@@ -194,6 +201,7 @@ impl Engine {
             caching: BinaryHeap::new(),
             encoder: Encoder::default(),
             arena: BytesMut::with_capacity(limits::ARENA_BYTES),
+            inflater: Inflater::default(),
             frame: Vec::new(),
             text: Vec::new(),
             visits: Vec::new(),

@@ -13,7 +13,7 @@ use crate::wire::api::{self, ApiError};
 use crate::wire::http::{self, Body, Parsed, Persistence, Request};
 use crate::wire::pusher::{self, CloseCode};
 use crate::wire::signature::{self, SignedRequest};
-use crate::wire::websocket::{self, Decoder};
+use crate::wire::websocket::{self, Agreement, Decoder, Refusal};
 
 use super::Engine;
 use super::connections::{Http, Pending, Protocol, State};
@@ -409,8 +409,10 @@ impl Engine {
     /// Opens a WebSocket, or answers why not.
     pub(super) fn upgrade(&mut self, slot: u32, request: &Request<'_>) -> Option<Protocol> {
         let minor = request.minor_version();
-        let upgrade = match websocket::check_upgrade(request.method(), minor, request.headers()) {
-            Ok(upgrade) => upgrade,
+        let checked = websocket::check_upgrade(request.method(), minor, request.headers())
+            .and_then(|upgrade| Ok((upgrade, self.agree(request)?)));
+        let (upgrade, agreement) = match checked {
+            Ok(checked) => checked,
             Err(refusal) => {
                 self.metrics.add(Metric::RequestsRefused, 1);
                 self.tell(slot, refusal.reason());
@@ -432,10 +434,14 @@ impl Engine {
             }
         };
         let accept = websocket::accept_key(upgrade.key);
+        let extensions = agreement.map_or(String::new(), |agreement| {
+            format!("Sec-WebSocket-Extensions: {}\r\n", agreement.answer())
+        });
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\n\r\n"
+             Sec-WebSocket-Accept: {accept}\r\n{extensions}\r\n"
         );
+        self.connections[slot].window = agreement.map(|agreement| agreement.window);
         self.reply_bytes(slot, head.as_bytes());
         let is_echo = self.options.echo.as_deref() == Some(request.path());
         if is_echo && !self.is_over_capacity() {
@@ -460,6 +466,14 @@ impl Engine {
                 self.refuse_session(slot, code, &reason);
                 None
             }
+        }
+    }
+
+    /// What of the extensions that the client offers is taken.
+    fn agree(&self, request: &Request<'_>) -> Result<Option<Agreement>, Refusal> {
+        match self.options.compression {
+            true => websocket::agree(request.headers()),
+            false => Ok(None),
         }
     }
 

@@ -68,8 +68,8 @@ export function events(channel) {
 
 /** A raw WebSocket. `frames` has every message decoded; `closed` resolves to {code, reason}. */
 export class Raw {
-  constructor(server, path) {
-    this.socket = new WebSocket(`ws://127.0.0.1:${server.port}${path}`, { perMessageDeflate: false });
+  constructor(server, path, options = { perMessageDeflate: false }) {
+    this.socket = new WebSocket(`ws://127.0.0.1:${server.port}${path}`, options);
     this.frames = new Arrivals(`frames of ${path}`);
     this.socket.on('message', (bytes, isBinary) => {
       const text = bytes.toString();
@@ -84,8 +84,8 @@ export class Raw {
   }
 
   /** A raw client past the handshake, with its `socketId` and `activityTimeout` (seconds). */
-  static async connect(server, query = 'protocol=7&client=raw&version=1.0') {
-    const raw = new Raw(server, `/app/${APP.key}?${query}`);
+  static async connect(server, query = 'protocol=7&client=raw&version=1.0', options) {
+    const raw = new Raw(server, `/app/${APP.key}?${query}`, options);
     const [first] = await raw.frames.first(1);
     if (first.event !== 'pusher:connection_established') throw new Error(`the first message is ${first.text}`);
     const data = JSON.parse(first.data);

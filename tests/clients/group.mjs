@@ -27,7 +27,7 @@ export function group(settings) {
     await client.states.find((state) => state === 'connected', 'connected');
     return client;
   };
-  made.raw = async (query) => keep(made.clients, await Raw.connect(made.server, query));
+  made.raw = async (query, options) => keep(made.clients, await Raw.connect(made.server, query, options));
   made.rawAt = (path) => keep(made.clients, new Raw(made.server, path));
   return made;
 }

@@ -29,7 +29,7 @@ process.on('exit', () => {
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, () => process.exit(1));
 
 export class Server {
-  /** `settings`: shards, activityTimeout (seconds), clientEvents (bool), config (the text of a configuration file). */
+  /** `settings`: shards, activityTimeout (seconds), clientEvents and compression (bool), config (the text of a configuration file). */
   static async start(settings = {}) {
     const server = new Server();
     server.settings = settings;
@@ -108,6 +108,7 @@ function argumentsFor(port, settings, directory) {
   const words = ['serve', '--address', `127.0.0.1:${port}`];
   if (settings.shards !== undefined) words.push('--shards', String(settings.shards));
   if (settings.activityTimeout !== undefined) words.push('--activity-timeout-s', String(settings.activityTimeout));
+  if (settings.compression !== undefined) words.push('--compression', settings.compression ? 'on' : 'off');
   if (settings.clientEvents !== undefined) words.push('--client-events', settings.clientEvents ? 'on' : 'off');
   if (settings.config !== undefined) {
     const file = path.join(directory, 'outpour.toml');

@@ -1,14 +1,18 @@
 //! A naive client for the tests: lays out masked frames, right or wrong, and collects what the
 //! decoder makes of them.
 
+use miniz_oxide::deflate::core::{
+    self, CompressorOxide, TDEFLFlush, create_comp_flags_from_zip_params,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::frame::Opcode;
-use super::{Decoder, Limits, Message, Violation};
+use super::frame::{COMPRESSED, Opcode};
+use super::{Decoder, Inflater, Limits, Message, Violation};
 
 pub const LIMITS: Limits = Limits {
     message_bytes_max: 1 << 20,
+    takes_compressed: false,
 };
 
 /// A message that owns what it says.
@@ -85,15 +89,25 @@ pub struct Stream {
 
 /// Any messages but closes, the data ones cut into any frames with control frames between.
 pub fn streams() -> impl Strategy<Value = Stream> {
+    streams_of(Just(false))
+}
+
+/// The same with some of the messages compressed.
+pub fn compressed_streams() -> impl Strategy<Value = Stream> {
+    streams_of(any::<bool>())
+}
+
+fn streams_of(is_compressed: impl Strategy<Value = bool>) -> impl Strategy<Value = Stream> {
     let message = (
         message(),
+        is_compressed,
         vec((any::<prop::sample::Index>(), vec(control(), 0..3)), 0..5),
         any::<[u8; 4]>(),
     );
     vec(message, 0..8).prop_map(|messages| {
         let mut stream = Stream::default();
-        for (message, cuts, mask) in messages {
-            stream.push(message, cuts, mask);
+        for (message, is_compressed, cuts, mask) in messages {
+            stream.push(message, is_compressed, cuts, mask);
         }
         stream
     })
@@ -103,11 +117,16 @@ impl Stream {
     fn push(
         &mut self,
         message: Owned,
+        is_compressed: bool,
         cuts: Vec<(prop::sample::Index, Vec<Owned>)>,
         mask: [u8; 4],
     ) {
-        let payload = message.payload();
+        let mut payload = message.payload();
         let mut opcode = message.opcode() as u8;
+        if is_compressed && !message.opcode().is_control() {
+            payload = compress(&payload);
+            opcode |= COMPRESSED;
+        }
         let mut begun_bytes = 0;
         if !message.opcode().is_control() {
             for (cut, controls) in cuts {
@@ -115,7 +134,7 @@ impl Stream {
                 self.bytes
                     .extend(frame(opcode, mask, &payload[begun_bytes..end]));
                 for control in controls {
-                    self.push(control, Vec::new(), mask);
+                    self.push(control, false, Vec::new(), mask);
                 }
                 begun_bytes = end;
                 opcode = 0;
@@ -125,6 +144,18 @@ impl Stream {
             .extend(frame(0x80 | opcode, mask, &payload[begun_bytes..]));
         self.messages.push(message);
     }
+}
+
+/// As a client compresses a message, by another encoder than the server's.
+fn compress(payload: &[u8]) -> Vec<u8> {
+    let mut compressor = CompressorOxide::new(create_comp_flags_from_zip_params(6, 0, 0));
+    let mut compressed = vec![0; 2 * payload.len() + 64];
+    let flush = TDEFLFlush::Sync;
+    let (_, taken_bytes, bytes) = core::compress(&mut compressor, payload, &mut compressed, flush);
+    assert_eq!(taken_bytes, payload.len());
+    compressed.truncate(bytes);
+    let message = compressed.strip_suffix(&[0x00, 0x00, 0xFF, 0xFF]);
+    message.expect("it was flushed").to_vec()
 }
 
 fn message() -> impl Strategy<Value = Owned> {
@@ -153,11 +184,12 @@ pub fn decode_in_pieces(
     limits: &Limits,
 ) -> (Vec<Owned>, Result<(), Violation>) {
     let mut messages = Vec::new();
+    let mut inflater = Inflater::default();
     let mut bytes = bytes.to_vec();
     let mut rest = &mut bytes[..];
     for &piece_length in piece_lengths.iter().cycle() {
         let piece = rest.split_off_mut(..piece_length.min(rest.len())).unwrap();
-        if let Err(violation) = decode(decoder, piece, limits, &mut messages) {
+        if let Err(violation) = decode(decoder, piece, limits, &mut inflater, &mut messages) {
             return (messages, Err(violation));
         }
         if rest.is_empty() {
@@ -171,10 +203,11 @@ fn decode(
     decoder: &mut Decoder,
     mut piece: &mut [u8],
     limits: &Limits,
+    inflater: &mut Inflater,
     messages: &mut Vec<Owned>,
 ) -> Result<(), Violation> {
     loop {
-        let (taken_bytes, message) = decoder.decode(piece, limits)?;
+        let (taken_bytes, message) = decoder.decode(piece, limits, inflater)?;
         let is_last = message.is_none();
         messages.extend(message.map(Owned::from));
         piece = &mut piece[taken_bytes..];

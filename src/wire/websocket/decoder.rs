@@ -2,8 +2,10 @@
 //!
 //! A frame that lies whole in what was received, and is a whole message, is unmasked where it lies
 //! and handed out from there: nothing is copied or allocated. Everything else goes through
-//! [`Partial`], which exists only while something is unfinished.
+//! [`Partial`], which exists only while something is unfinished. What was compressed is handed out
+//! from the [`Inflater`], which the caller lends.
 
+use super::deflate::{Inflater, deflated_bytes_max};
 use super::frame::{FrameHeader, HeaderStart, Opcode, unmask};
 use super::message::{Assembly, Kind, Message};
 use super::violation::Violation;
@@ -23,6 +25,19 @@ pub struct Limits {
     /// many of them are empty, is not limited: that costs the client time, which the caller bounds
     /// by [`Decoder::is_mid_message`].
     pub message_bytes_max: usize,
+    /// Messages may be compressed: permessage-deflate was negotiated. What one comes to is held
+    /// against `message_bytes_max` while it is inflated; as it comes it may be somewhat longer
+    /// ([`deflated_bytes_max`]), because some messages cannot be compressed.
+    pub takes_compressed: bool,
+}
+
+impl Limits {
+    fn received_bytes_max(&self, is_compressed: bool) -> usize {
+        match is_compressed {
+            true => deflated_bytes_max(self.message_bytes_max),
+            false => self.message_bytes_max,
+        }
+    }
 }
 
 impl Decoder {
@@ -36,6 +51,7 @@ impl Decoder {
         &'a mut self,
         input: &'a mut [u8],
         limits: &Limits,
+        inflater: &'a mut Inflater,
     ) -> Result<(usize, Option<Message<'a>>), Violation> {
         let input_bytes = input.len();
         let mut rest = input;
@@ -50,6 +66,10 @@ impl Decoder {
                 && let Some(payload) = rest.split_off_mut(..frame.missing_bytes)
             {
                 unmask(payload, frame.mask);
+                let payload = match frame.is_compressed {
+                    true => inflater.inflate(payload, limits.message_bytes_max)?,
+                    false => payload,
+                };
                 let message = Message::read(frame.kind, payload)?;
                 self.partial = partial.and_then(Partial::without_header);
                 return Ok((input_bytes - rest.len(), Some(message)));
@@ -58,7 +78,9 @@ impl Decoder {
             let piece = split_off_up_to(&mut rest, frame.missing_bytes);
             match unfinished.absorb(frame, piece)? {
                 Progress::Message => {
-                    let message = self.partial.insert(unfinished).deliver(frame.kind)?;
+                    let partial = self.partial.insert(unfinished);
+                    let bytes_max = limits.message_bytes_max;
+                    let message = partial.deliver(frame.kind, inflater, bytes_max)?;
                     return Ok((input_bytes - rest.len(), Some(message)));
                 }
                 Progress::Fragment => partial = Some(unfinished),
@@ -88,6 +110,8 @@ impl Decoder {
 struct Frame {
     kind: Kind,
     is_final: bool,
+    /// It is of a compressed message.
+    is_compressed: bool,
     /// It is a whole message, and none of its payload has been taken yet.
     stands_alone: bool,
     /// Turned so that it begins with the next byte of the payload.
@@ -112,7 +136,7 @@ fn next_frame(
         Stage::Delivered(_) => unreachable!("what was delivered is dropped first"),
     };
     let joined = held.followed_by(rest);
-    if let Some(header) = FrameHeader::read(joined.as_ref())? {
+    if let Some(header) = FrameHeader::read(joined.as_ref(), limits.takes_compressed)? {
         let frame = admit(header, open, limits)?;
         split_off_up_to(rest, header.header_bytes - held.as_ref().len());
         return Ok(Some(frame));
@@ -139,12 +163,15 @@ fn admit(
         (Opcode::Continuation, Some(assembly)) => assembly.kind(),
         (Opcode::Continuation, None) => return Err(Violation::StrayContinuation),
     };
+    let continues = open.filter(|_| !kind.is_control());
+    let is_compressed = header.is_compressed || continues.is_some_and(Assembly::is_compressed);
     let bytes_max = if kind.is_control() {
         usize::MAX
     } else {
+        let received_bytes = continues.map_or(0, Assembly::bytes);
         limits
-            .message_bytes_max
-            .saturating_sub(open.map_or(0, Assembly::bytes))
+            .received_bytes_max(is_compressed)
+            .saturating_sub(received_bytes)
     };
     let payload_bytes = usize::try_from(header.payload_bytes)
         .ok()
@@ -153,6 +180,7 @@ fn admit(
     Ok(Frame {
         kind,
         is_final: header.is_final,
+        is_compressed,
         stands_alone: kind.is_control() || (header.is_final && open.is_none()),
         mask: header.mask,
         missing_bytes: payload_bytes,
@@ -209,7 +237,7 @@ impl Partial {
             self.control.extend_from_slice(piece);
         } else {
             self.open
-                .get_or_insert_with(|| Assembly::new(frame.kind))
+                .get_or_insert_with(|| Assembly::new(frame.kind, frame.is_compressed))
                 .push(piece)?;
         }
         frame.stands_alone = false;
@@ -229,9 +257,14 @@ impl Partial {
     }
 
     /// What has just become complete.
-    fn deliver(&self, kind: Kind) -> Result<Message<'_>, Violation> {
+    fn deliver<'a>(
+        &'a self,
+        kind: Kind,
+        inflater: &'a mut Inflater,
+        bytes_max: usize,
+    ) -> Result<Message<'a>, Violation> {
         match &self.open {
-            Some(assembly) if !kind.is_control() => assembly.as_message(),
+            Some(assembly) if !kind.is_control() => assembly.as_message(inflater, bytes_max),
             _ => Message::read(kind, &self.control),
         }
     }
@@ -353,8 +386,8 @@ mod tests {
     fn a_whole_frame_is_handed_out_where_it_lies() {
         let mut bytes = frame(0x81, MASK, b"Hello");
         let place = bytes[6..].as_ptr();
-        let mut decoder = Decoder::default();
-        let (taken_bytes, message) = decoder.decode(&mut bytes, &LIMITS).unwrap();
+        let (mut decoder, mut inflater) = (Decoder::default(), Inflater::default());
+        let (taken_bytes, message) = decoder.decode(&mut bytes, &LIMITS, &mut inflater).unwrap();
         assert_eq!((taken_bytes, message), (11, Some(Message::Text("Hello"))));
         assert!(matches!(message, Some(Message::Text(text)) if text.as_ptr() == place));
         assert_eq!(decoder.held_bytes(), 0);
@@ -365,10 +398,10 @@ mod tests {
         let mut bytes = frame(0x82, MASK, b"Hello");
         let place = bytes[6..].as_ptr();
         let (front, back) = bytes.split_at_mut(4);
-        let mut decoder = Decoder::default();
-        assert_eq!(decoder.decode(front, &LIMITS), Ok((4, None)));
+        let (mut decoder, mut inflater) = (Decoder::default(), Inflater::default());
+        assert_eq!(decoder.decode(front, &LIMITS, &mut inflater), Ok((4, None)));
         assert!(decoder.is_mid_message());
-        let (_, message) = decoder.decode(back, &LIMITS).unwrap();
+        let (_, message) = decoder.decode(back, &LIMITS, &mut inflater).unwrap();
         assert!(matches!(message, Some(Message::Binary(payload)) if payload.as_ptr() == place));
         assert_eq!(decoder.held_bytes(), 0);
     }
@@ -376,12 +409,17 @@ mod tests {
     #[test]
     fn what_follows_a_message_is_left_for_the_next_call() {
         let mut bytes = [frame(0x81, MASK, b"one"), frame(0x82, MASK, b"two")].concat();
-        let mut decoder = Decoder::default();
-        let (one_bytes, one) = decoder.decode(&mut bytes, &LIMITS).unwrap();
+        let (mut decoder, mut inflater) = (Decoder::default(), Inflater::default());
+        let (one_bytes, one) = decoder.decode(&mut bytes, &LIMITS, &mut inflater).unwrap();
         assert_eq!((one_bytes, one), (9, Some(Message::Text("one"))));
-        let (two_bytes, two) = decoder.decode(&mut bytes[9..], &LIMITS).unwrap();
+        let (two_bytes, two) = decoder
+            .decode(&mut bytes[9..], &LIMITS, &mut inflater)
+            .unwrap();
         assert_eq!((two_bytes, two), (9, Some(Message::Binary(b"two"))));
-        assert_eq!(decoder.decode(&mut [], &LIMITS), Ok((0, None)));
+        assert_eq!(
+            decoder.decode(&mut [], &LIMITS, &mut inflater),
+            Ok((0, None))
+        );
     }
 
     #[test]
@@ -486,6 +524,7 @@ mod tests {
     fn a_message_is_bounded_with_all_its_fragments() {
         let limits = Limits {
             message_bytes_max: 10,
+            ..LIMITS
         };
         let decode = |frames: &[Vec<u8>]| {
             decode_in_pieces(&mut Decoder::default(), &frames.concat(), &[3], &limits)
@@ -517,6 +556,7 @@ mod tests {
     fn what_is_announced_reserves_nothing() {
         let limits = Limits {
             message_bytes_max: usize::MAX,
+            ..LIMITS
         };
         let mut bytes = [
             b"\x82\xFF",
@@ -526,7 +566,10 @@ mod tests {
         ]
         .concat();
         let mut decoder = Decoder::default();
-        assert_eq!(decoder.decode(&mut bytes, &limits), Ok((19, None)));
+        assert_eq!(
+            decoder.decode(&mut bytes, &limits, &mut Inflater::default()),
+            Ok((19, None))
+        );
         assert!(decoder.is_mid_message());
         assert!(decoder.held_bytes() < 256, "{}", decoder.held_bytes());
     }
@@ -535,6 +578,7 @@ mod tests {
     fn lengths_that_add_up_past_a_word_are_too_long() {
         let limits = Limits {
             message_bytes_max: usize::MAX,
+            ..LIMITS
         };
         let most = u64::MAX >> 1;
         let begun = frame(0x02, MASK, b"begun");

@@ -1,6 +1,6 @@
 //! Messages to bytes: a server's frames, whole and unmasked, so one encoding serves every client.
 
-use super::frame::Opcode;
+use super::frame::{COMPRESSED, Opcode};
 use super::{CONTROL_PAYLOAD_BYTES_MAX, is_close_code};
 
 /// The longest reason that a close frame takes behind its code.
@@ -16,6 +16,15 @@ pub struct Header {
 impl AsRef<[u8]> for Header {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl Header {
+    /// The same for a payload that is compressed. Panics for a control frame, which never is.
+    pub fn compressed(mut self) -> Header {
+        assert!(self.bytes[0] & 0x08 == 0, "a compressed control frame");
+        self.bytes[0] |= COMPRESSED;
+        self
     }
 }
 

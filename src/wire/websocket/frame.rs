@@ -8,6 +8,9 @@ use super::violation::Violation;
 /// The longest header of a client's frame: 2 bytes, a length of 8, a mask of 4.
 const HEADER_BYTES_MAX: usize = 14;
 
+/// The first reserved bit, as permessage-deflate uses it (RFC 7692, section 6).
+pub const COMPRESSED: u8 = 0x40;
+
 /// What a frame carries (RFC 6455, section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Opcode {
@@ -24,6 +27,14 @@ impl Opcode {
         match self {
             Opcode::Continuation | Opcode::Text | Opcode::Binary => false,
             Opcode::Close | Opcode::Ping | Opcode::Pong => true,
+        }
+    }
+
+    /// Whether it is the first of a message's frames, which says that the message is compressed.
+    fn begins_message(self) -> bool {
+        match self {
+            Opcode::Text | Opcode::Binary => true,
+            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => false,
         }
     }
 
@@ -46,6 +57,8 @@ pub struct FrameHeader {
     pub opcode: Opcode,
     /// The last frame of its message.
     pub is_final: bool,
+    /// The first frame of a message that is compressed.
+    pub is_compressed: bool,
     /// Below 2^63; not yet held against any limit.
     pub payload_bytes: u64,
     pub mask: [u8; 4],
@@ -55,19 +68,21 @@ pub struct FrameHeader {
 
 impl FrameHeader {
     /// Reads the header that `bytes` begin with; `None` if it goes on behind them. Judges each
-    /// field as soon as it is there. A full [`HeaderStart`]
-    /// always holds a whole header.
-    pub fn read(bytes: &[u8]) -> Result<Option<FrameHeader>, Violation> {
+    /// field as soon as it is there. A full [`HeaderStart`] always holds a whole header. Messages
+    /// are only compressed if that was negotiated.
+    pub fn read(bytes: &[u8], takes_compressed: bool) -> Result<Option<FrameHeader>, Violation> {
         let Some(&first) = bytes.first() else {
             return Ok(None);
         };
-        // The first of the three says "compressed" once permessage-deflate is negotiated (RFC 7692,
-        // section 6); it then is a fact of the header, like `is_final`.
-        if first & 0b0111_0000 != 0 {
+        let is_compressed = first & COMPRESSED != 0;
+        if first & 0b0011_0000 != 0 || (is_compressed && !takes_compressed) {
             return Err(Violation::ReservedBit);
         }
         let is_final = first & 0x80 != 0;
         let opcode = Opcode::read(first & 0x0F)?;
+        if is_compressed && !opcode.begins_message() {
+            return Err(Violation::ReservedBit);
+        }
         if opcode.is_control() && !is_final {
             return Err(Violation::FragmentedControl);
         }
@@ -92,6 +107,7 @@ impl FrameHeader {
         Ok(Some(FrameHeader {
             opcode,
             is_final,
+            is_compressed,
             payload_bytes,
             mask,
             header_bytes: bytes.len() - payload.len(),
@@ -170,7 +186,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn check(bytes: &[u8], expected: Result<Option<(Opcode, u64, usize)>, Violation>) {
-        let read = FrameHeader::read(bytes).map(|header| {
+        let read = FrameHeader::read(bytes, false).map(|header| {
             header.map(|header| (header.opcode, header.payload_bytes, header.header_bytes))
         });
         assert_eq!(read, expected, "{bytes:02x?}");
@@ -236,6 +252,24 @@ mod tests {
             &[0x81, 0xFF, 255, 0, 0, 0, 0, 0, 0, 0],
             Err(Violation::LengthOutOfRange),
         );
+    }
+
+    #[test]
+    fn the_first_frame_of_a_message_says_that_it_is_compressed() {
+        let read = |first| {
+            let header = FrameHeader::read(&header(first, 0, &[]), true)?;
+            Ok(header.is_some_and(|header| header.is_compressed))
+        };
+        for first in [0x81, 0x01, 0x82, 0x02] {
+            assert_eq!(read(first), Ok(false));
+            assert_eq!(read(first | COMPRESSED), Ok(true));
+            assert_eq!(read(first | COMPRESSED | 0x20), Err(Violation::ReservedBit));
+        }
+        for first in [0x80, 0x00, 0x88, 0x89, 0x8A] {
+            assert_eq!(read(first), Ok(false));
+            assert_eq!(read(first | COMPRESSED), Err(Violation::ReservedBit));
+        }
+        assert_eq!(read(0x83 | COMPRESSED), Err(Violation::ReservedOpcode));
     }
 
     #[test]

@@ -17,8 +17,6 @@ pub struct Upgrade<'a> {
     /// The first `Sec-WebSocket-Protocol`: subprotocols, the preferred first, separated by commas.
     /// Further lines of it are offers that are not taken.
     pub protocols: Option<&'a str>,
-    /// The first `Sec-WebSocket-Extensions`, with its parameters as they came.
-    pub extensions: Option<&'a str>,
 }
 
 /// Why a request is not an upgrade, as the response says it.
@@ -34,13 +32,15 @@ pub enum Refusal {
     WebSocketVersion,
     /// `Sec-WebSocket-Key` is missing, repeated or not 16 bytes in base64.
     Key,
+    /// `Sec-WebSocket-Extensions` is not a list of extensions.
+    Extensions,
 }
 
 impl Refusal {
     /// The status of the response.
     pub fn status(self) -> u16 {
         match self {
-            Refusal::HttpVersion | Refusal::Key => 400,
+            Refusal::HttpVersion | Refusal::Key | Refusal::Extensions => 400,
             Refusal::Method => 405,
             Refusal::NotAnUpgrade | Refusal::WebSocketVersion => 426,
         }
@@ -50,7 +50,7 @@ impl Refusal {
     /// section 4.4). A 426 names `Upgrade`, which HTTP/1.1 wants named in `Connection` too.
     pub fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Refusal::HttpVersion | Refusal::Key => &[],
+            Refusal::HttpVersion | Refusal::Key | Refusal::Extensions => &[],
             Refusal::Method => &[("Allow", "GET")],
             Refusal::NotAnUpgrade | Refusal::WebSocketVersion => &[
                 ("Connection", "Upgrade"),
@@ -68,6 +68,7 @@ impl Refusal {
             Refusal::NotAnUpgrade => "this is a WebSocket's place: ask for an upgrade",
             Refusal::WebSocketVersion => "this is WebSocket version 13",
             Refusal::Key => "Sec-WebSocket-Key is not 16 bytes in base64",
+            Refusal::Extensions => "Sec-WebSocket-Extensions is not a list of extensions",
         }
     }
 }
@@ -78,7 +79,7 @@ pub fn accept_key(key: &[u8]) -> String {
 }
 
 /// Judges a request by its method, the minor of its HTTP/1 version and its headers: names in any
-/// case, values without the space around them. Who asks, from where (`Host`, `Origin`) and for what
+/// case, values without the space around them. Extensions are [`agree`](super::agree)'s. Who asks, from where (`Host`, `Origin`) and for what
 /// is the caller's to judge.
 pub fn check_upgrade<'a>(
     method: &str,
@@ -90,7 +91,6 @@ pub fn check_upgrade<'a>(
     let mut version = Once::Never;
     let mut key = Once::Never;
     let mut protocols = None;
-    let mut extensions = None;
     for (name, value) in headers {
         if name.eq_ignore_ascii_case("connection") {
             asks_for_upgrade |= lists(value, "upgrade");
@@ -102,8 +102,6 @@ pub fn check_upgrade<'a>(
             key = key.and(value);
         } else if name.eq_ignore_ascii_case("sec-websocket-protocol") {
             protocols = protocols.or(str::from_utf8(value).ok());
-        } else if name.eq_ignore_ascii_case("sec-websocket-extensions") {
-            extensions = extensions.or(str::from_utf8(value).ok());
         }
     }
 
@@ -136,11 +134,7 @@ pub fn check_upgrade<'a>(
     let Once::One(key) = key else {
         return Err(Refusal::Key);
     };
-    Ok(Upgrade {
-        key,
-        protocols,
-        extensions,
-    })
+    Ok(Upgrade { key, protocols })
 }
 
 /// The lines of a header that a request has once (RFC 6455, sections 11.3.1 and 11.3.5).
@@ -231,20 +225,14 @@ mod tests {
         let offers = [
             ("sec-websocket-protocol", "chat, superchat"),
             ("Sec-WebSocket-Protocol", "later"),
-            (
-                "Sec-WebSocket-Extensions",
-                "permessage-deflate; client_max_window_bits",
-            ),
         ];
         assert_eq!(
             upgrade(CORRECT.into_iter().chain(offers)),
             Ok(Upgrade {
                 key: KEY.as_bytes(),
                 protocols: Some("chat, superchat"),
-                extensions: Some("permessage-deflate; client_max_window_bits"),
             })
         );
-        assert_eq!(upgrade(CORRECT).map(|upgrade| upgrade.extensions), Ok(None));
     }
 
     #[test]

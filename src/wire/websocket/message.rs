@@ -2,11 +2,12 @@
 
 use std::str;
 
+use super::deflate::Inflater;
 use super::is_close_code;
 use super::text::Text;
 use super::violation::Violation;
 
-/// One message, in the received bytes or in the decoder, until the next call.
+/// One message, in the received bytes, in the decoder or in the inflater, until the next call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     Text(&'a str),
@@ -50,17 +51,22 @@ impl Kind {
     }
 }
 
-/// A data message, as much of it as came. A compressed one will be a third, which inflates what is
-/// pushed and holds its own limit against what comes out.
+/// A data message, as much of it as came. A compressed one is kept as it came: inflating begins
+/// when it is whole, so that no connection owns a window.
 #[derive(Debug)]
 pub enum Assembly {
     Text(Text),
     Binary(Vec<u8>),
+    Compressed { kind: Kind, bytes: Vec<u8> },
 }
 
 impl Assembly {
-    pub fn new(kind: Kind) -> Assembly {
+    pub fn new(kind: Kind, is_compressed: bool) -> Assembly {
         match kind {
+            Kind::Text | Kind::Binary if is_compressed => Assembly::Compressed {
+                kind,
+                bytes: Vec::new(),
+            },
             Kind::Text => Assembly::Text(Text::default()),
             Kind::Binary => Assembly::Binary(Vec::new()),
             Kind::Ping | Kind::Pong | Kind::Close => {
@@ -72,17 +78,25 @@ impl Assembly {
     pub fn push(&mut self, piece: &[u8]) -> Result<(), Violation> {
         match self {
             Assembly::Text(text) => text.push(piece),
-            Assembly::Binary(bytes) => {
+            Assembly::Binary(bytes) | Assembly::Compressed { bytes, .. } => {
                 bytes.extend_from_slice(piece);
                 Ok(())
             }
         }
     }
 
-    pub fn as_message(&self) -> Result<Message<'_>, Violation> {
+    /// The message, which is inflated to no more than `bytes_max` bytes.
+    pub fn as_message<'a>(
+        &'a self,
+        inflater: &'a mut Inflater,
+        bytes_max: usize,
+    ) -> Result<Message<'a>, Violation> {
         match self {
             Assembly::Text(text) => Ok(Message::Text(text.as_whole()?)),
             Assembly::Binary(bytes) => Ok(Message::Binary(bytes)),
+            Assembly::Compressed { kind, bytes } => {
+                Message::read(*kind, inflater.inflate(bytes, bytes_max)?)
+            }
         }
     }
 
@@ -90,20 +104,29 @@ impl Assembly {
         match self {
             Assembly::Text(_) => Kind::Text,
             Assembly::Binary(_) => Kind::Binary,
+            Assembly::Compressed { kind, .. } => *kind,
         }
     }
 
+    pub fn is_compressed(&self) -> bool {
+        match self {
+            Assembly::Text(_) | Assembly::Binary(_) => false,
+            Assembly::Compressed { .. } => true,
+        }
+    }
+
+    /// How many bytes came.
     pub fn bytes(&self) -> usize {
         match self {
             Assembly::Text(text) => text.bytes(),
-            Assembly::Binary(bytes) => bytes.len(),
+            Assembly::Binary(bytes) | Assembly::Compressed { bytes, .. } => bytes.len(),
         }
     }
 
     pub fn held_bytes(&self) -> usize {
         match self {
             Assembly::Text(text) => text.held_bytes(),
-            Assembly::Binary(bytes) => bytes.capacity(),
+            Assembly::Binary(bytes) | Assembly::Compressed { bytes, .. } => bytes.capacity(),
         }
     }
 }

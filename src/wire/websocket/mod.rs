@@ -11,10 +11,11 @@
 //!   complete; the [`Violation`] knows the close code. Whether a frame may stand where it does, and
 //!   its length within the limit, is judged when its header is complete; a close, when all of it is.
 //!
-//! permessage-deflate (RFC 7692) is not spoken yet: [`check_upgrade`] hands out the client's offer,
-//! and the bit it would use is a violation in `frame`.
+//! permessage-deflate (RFC 7692) begins with [`agree`]; what it needs besides is of the shard, an
+//! [`Inflater`] and a [`Deflater`], so that compression costs a connection one byte.
 
 mod decoder;
+mod deflate;
 mod encoder;
 mod frame;
 mod handshake;
@@ -28,6 +29,7 @@ mod client;
 mod oracle;
 
 pub use decoder::{Decoder, Limits};
+pub use deflate::{Agreement, Deflater, Inflater, WindowBits, agree};
 pub use encoder::{Header, encode_close, encode_frame, frame_lengths, header};
 pub use frame::Opcode;
 pub use handshake::{Refusal, Upgrade, accept_key, check_upgrade};

@@ -6,7 +6,9 @@ use std::fmt;
 /// [`Violation::close_code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
-    /// One of the three bits that only a negotiated extension gives a meaning (section 5.2).
+    /// One of the three bits that only a negotiated extension gives a meaning (section 5.2), or the
+    /// first of them, which then says "compressed", on a frame that does not begin a message (RFC
+    /// 7692, section 6).
     ReservedBit,
     /// An opcode that no standard defines (section 5.2).
     ReservedOpcode,
@@ -33,6 +35,10 @@ pub enum Violation {
     /// A message over [`Limits::message_bytes_max`](super::Limits::message_bytes_max), known from
     /// the header that announced the excess.
     LongMessage,
+    /// A compressed message whose payload is over that limit, known while it is inflated.
+    LongInflated,
+    /// A compressed message that is not DEFLATE, or only the beginning of it.
+    NotDeflate,
 }
 
 impl Violation {
@@ -49,15 +55,15 @@ impl Violation {
             | Violation::InterruptedMessage
             | Violation::HalfCloseCode
             | Violation::CloseCode => 1002,
-            Violation::NotUtf8 => 1007,
-            Violation::LongMessage => 1009,
+            Violation::NotUtf8 | Violation::NotDeflate => 1007,
+            Violation::LongMessage | Violation::LongInflated => 1009,
         }
     }
 
     /// For the close frame and the log; fits into a close frame whole.
     pub fn reason(self) -> &'static str {
         match self {
-            Violation::ReservedBit => "a reserved bit is set and no extension was negotiated",
+            Violation::ReservedBit => "a reserved bit is set that no extension gave a meaning",
             Violation::ReservedOpcode => "the opcode is reserved",
             Violation::UnmaskedFrame => "a client's frame is not masked",
             Violation::FragmentedControl => "a control frame is fragmented",
@@ -70,6 +76,8 @@ impl Violation {
             Violation::CloseCode => "a close frame has a code that none may carry",
             Violation::NotUtf8 => "a text is not UTF-8",
             Violation::LongMessage => "the message is too long",
+            Violation::LongInflated => "the message is too long when it is inflated",
+            Violation::NotDeflate => "a compressed message cannot be inflated",
         }
     }
 }
