@@ -33,6 +33,8 @@ impl Waker {
         match written {
             // A full counter or pipe was written to before, and that woke the owner.
             Ok(_) | Err(rustix::io::Errno::AGAIN) => (),
+            // The owner of the pipe has ended, and nobody sleeps there.
+            Err(rustix::io::Errno::PIPE) => (),
             Err(error) => panic!("an event that we hold open takes no wake: {error}"),
         }
     }
@@ -62,5 +64,12 @@ mod tests {
             .read_to_end(&mut wakes)
             .expect("its writer is gone");
         assert!(!wakes.is_empty());
+    }
+
+    #[test]
+    fn whoever_has_ended_may_be_woken() {
+        let (waker, reader) = Waker::piped().expect("a pipe");
+        drop(reader);
+        waker.wake();
     }
 }

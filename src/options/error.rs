@@ -49,7 +49,7 @@ pub enum OptionsError {
         /// Completes the sentence "must be at least LEAST, ...".
         because: String,
     },
-    /// Something else than a list of at least one table.
+    /// Something else than a table, or a list of at least one.
     NotTables {
         name: &'static str,
         origin: Origin,

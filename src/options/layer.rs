@@ -12,7 +12,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::OptionsError;
 use super::form::Kind;
-use super::table::{APP_SETTINGS, SETTINGS, Setting, VARIABLE_PREFIX, WEBHOOK_SETTINGS};
+use super::table::{
+    APP_SETTINGS, HOOK_SETTINGS, SETTINGS, Setting, VARIABLE_PREFIX, WEBHOOK_SETTINGS,
+};
 use super::webhooks;
 
 /// Where a value stands.
@@ -136,6 +138,7 @@ pub struct ListedApps {
 pub struct ListedApp {
     pub own: ListedTable,
     pub webhooks: Vec<ListedTable>,
+    pub before_publish: Option<ListedTable>,
 }
 
 /// One table of a list, its settings in the order of the file.
@@ -147,6 +150,7 @@ pub struct ListedTable {
 /// The key of the list of apps, and those of the tables in an app.
 const APPS_KEY: &str = "apps";
 const WEBHOOKS_KEY: &str = "webhooks";
+const HOOK_KEY: &str = "before_publish";
 
 impl File {
     pub fn parse(path: &Path, text: &str) -> Result<Self, OptionsError> {
@@ -208,20 +212,28 @@ impl Source<'_> {
         let tables = self.tables(APPS_KEY, "[[apps]] tables, at least one", &origin, value)?;
         let apps = tables.into_iter().map(|(origin, table)| {
             let mut own = Vec::new();
-            let mut webhooks = Vec::new();
+            let (mut webhooks, mut before_publish) = (Vec::new(), None);
             for (key, origin, value) in self.entries(table) {
                 if key == WEBHOOKS_KEY {
                     webhooks = self.webhooks(&origin, value)?;
                     continue;
                 }
-                let index = known(APP_SETTINGS, key, &origin, &[WEBHOOKS_KEY])?;
+                if key == HOOK_KEY {
+                    before_publish = Some(self.hook(origin, value)?);
+                    continue;
+                }
+                let index = known(APP_SETTINGS, key, &origin, &[WEBHOOKS_KEY, HOOK_KEY])?;
                 own.push(given(index, origin, value));
             }
             let own = ListedTable {
                 origin,
                 settings: own,
             };
-            Ok(ListedApp { own, webhooks })
+            Ok(ListedApp {
+                own,
+                webhooks,
+                before_publish,
+            })
         });
         let apps = apps.collect::<Result<_, _>>()?;
         Ok(ListedApps { origin, apps })
@@ -234,16 +246,40 @@ impl Source<'_> {
     ) -> Result<Vec<ListedTable>, OptionsError> {
         let accepts = "[[apps.webhooks]] tables, at least one";
         let tables = self.tables(WEBHOOKS_KEY, accepts, origin, value)?;
-        let listed = tables.into_iter().map(|(origin, table)| {
-            let entries = self.entries(table).into_iter();
-            let settings = entries.map(|(key, origin, value)| {
-                let index = known(WEBHOOK_SETTINGS, key, &origin, &[])?;
-                Ok(given(index, origin, value))
-            });
-            let settings = settings.collect::<Result<_, _>>()?;
-            Ok(ListedTable { origin, settings })
+        let listed = tables.into_iter();
+        listed
+            .map(|(origin, table)| self.listed(WEBHOOK_SETTINGS, origin, table))
+            .collect()
+    }
+
+    fn hook(
+        &self,
+        origin: Origin,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<ListedTable, OptionsError> {
+        match value.get_ref().as_table() {
+            Some(table) => self.listed(HOOK_SETTINGS, origin, table),
+            None => Err(OptionsError::NotTables {
+                name: HOOK_KEY,
+                origin,
+                accepts: "one table, [apps.before_publish]",
+            }),
+        }
+    }
+
+    fn listed<T>(
+        &self,
+        known_settings: &[Setting<T>],
+        origin: Origin,
+        table: &DeTable<'_>,
+    ) -> Result<ListedTable, OptionsError> {
+        let entries = self.entries(table).into_iter();
+        let settings = entries.map(|(key, origin, value)| {
+            let index = known(known_settings, key, &origin, &[])?;
+            Ok(given(index, origin, value))
         });
-        listed.collect()
+        let settings = settings.collect::<Result<_, _>>()?;
+        Ok(ListedTable { origin, settings })
     }
 
     /// The tables of a list, each with its place.

@@ -27,14 +27,14 @@ pub mod webhooks;
 pub use error::OptionsError;
 pub use form::{Automatic, Cores, Secret};
 pub use layer::{Flags, Origin};
-pub use table::{AppOptions, Options, WebhookOptions};
-pub use webhooks::{EventType, EventTypes, Url};
+pub use table::{AppOptions, HookOptions, Options, WebhookOptions};
+pub use webhooks::{EventType, EventTypes, OnFailure, Url};
 
 use form::Kind;
 use layer::{CONFIG_VARIABLE, Environment, File, Given, ListedApps, ListedTable};
 use table::{
-    APP_REQUIRED, APP_SETTINGS, BUILT_IN_SECRET, SETTINGS, Setting, WEBHOOK_REQUIRED,
-    WEBHOOK_SETTINGS, listed_app,
+    APP_REQUIRED, APP_SETTINGS, BUILT_IN_SECRET, HOOK_SETTINGS, SETTINGS, Setting,
+    WEBHOOK_REQUIRED, WEBHOOK_SETTINGS, listed_app,
 };
 
 /// The options, and where each value came from.
@@ -53,6 +53,8 @@ struct AppOrigins {
     own: Vec<Origin>,
     /// For each webhook one for each of [`WEBHOOK_SETTINGS`].
     webhooks: Vec<Vec<Origin>>,
+    /// If there is a hook: one for each of [`HOOK_SETTINGS`].
+    before_publish: Option<Vec<Origin>>,
 }
 
 /// Merges the four layers. `environment` may hold foreign variables; `read_file` is called at most
@@ -233,8 +235,20 @@ impl Loaded {
                 )?);
                 app.webhooks.push(webhook);
             }
+            let mut before_publish = None;
+            if let Some(table) = entry.before_publish {
+                let mut hook = HookOptions::default();
+                let (settings, required) = (HOOK_SETTINGS, &WEBHOOK_REQUIRED);
+                let name = "before_publish hook";
+                before_publish = Some(complete(name, settings, required, table, &mut hook)?);
+                app.before_publish = Some(hook);
+            }
             apps.push(app);
-            app_origins.push(AppOrigins { own, webhooks });
+            app_origins.push(AppOrigins {
+                own,
+                webhooks,
+                before_publish,
+            });
         }
         check_unique(&apps, &app_origins, "id", |app| &app.id)?;
         check_unique(&apps, &app_origins, "key", |app| &app.key)?;

@@ -3,10 +3,10 @@
 
 use super::layer::Origin;
 use super::table::{
-    APP_REQUIRED, APP_SETTINGS, Options, SETTINGS, Setting, WEBHOOK_REQUIRED, WEBHOOK_SETTINGS,
-    listed_app,
+    APP_REQUIRED, APP_SETTINGS, HOOK_SETTINGS, Options, SETTINGS, Setting, WEBHOOK_REQUIRED,
+    WEBHOOK_SETTINGS, listed_app,
 };
-use super::{Loaded, ONLY_APP, WebhookOptions};
+use super::{HookOptions, Loaded, ONLY_APP, WebhookOptions};
 
 impl Loaded {
     /// One line for each setting: name, value, origin. A secret shows its prefix and its length.
@@ -33,6 +33,10 @@ impl Loaded {
                 let name = format!("apps[{index}].webhooks[{place}]");
                 let origins = &origins.webhooks[place];
                 lines.extend(of_table(&name, WEBHOOK_SETTINGS, webhook, origins));
+            }
+            if let (Some(hook), Some(origins)) = (&app.before_publish, &origins.before_publish) {
+                let name = format!("apps[{index}].before_publish");
+                lines.extend(of_table(&name, HOOK_SETTINGS, hook, origins));
             }
         }
         aligned(&lines)
@@ -116,6 +120,15 @@ pub fn markdown() -> String {
         let default = match WEBHOOK_REQUIRED.contains(&setting.name) {
             true => "required".to_string(),
             false => default_for_reading(setting, &webhook),
+        };
+        text.push_str(&row(setting, &default));
+    }
+    text.push_str(&heading("`[apps.before_publish]`, in the file only"));
+    let hook = HookOptions::default();
+    for setting in HOOK_SETTINGS {
+        let default = match WEBHOOK_REQUIRED.contains(&setting.name) {
+            true => "required".to_string(),
+            false => default_for_reading(setting, &hook),
         };
         text.push_str(&row(setting, &default));
     }

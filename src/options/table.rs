@@ -13,7 +13,7 @@ use super::form::{
     SecretText, Switch, Whole, Words,
 };
 use super::webhooks::{
-    EventList, EventTypes, HeaderTable, Headers, OptionalUrl, Texts, Url, UrlText,
+    EventList, EventTypes, HeaderTable, Headers, OnFailure, OptionalUrl, Texts, Url, UrlText,
 };
 
 /// One line of the table, for a struct `T`.
@@ -384,6 +384,8 @@ settings! {
     nested {
         /// Where its events are sent.
         webhooks: Vec<WebhookOptions> = Vec::new();
+        /// Whom its events are shown to before they are published.
+        before_publish: Option<HookOptions> = None;
     }
 }
 
@@ -409,8 +411,35 @@ settings! {
     }
 }
 
-/// What a webhook in the file must state.
+/// What a webhook in the file must state, and a hook too.
 pub const WEBHOOK_REQUIRED: [&str; 1] = ["url"];
+
+settings! {
+    /// The hook of an app: it sees events before they are published, and lets them pass, replaces
+    /// or drops them.
+    pub struct HookOptions in HOOK_SETTINGS {
+        "Hooks" {
+            /// Where events are sent, and what they are answered.
+            url: Url = Url::default(), UrlText;
+            /// Only events of channels whose name begins with one of these; of all if there is none.
+            channel_name_starts_with: Vec<String> = Vec::new(), Texts;
+            /// Only events whose name begins with one of these; all if there is none.
+            event_name_starts_with: Vec<String> = Vec::new(), Texts;
+            /// Headers that the requests carry besides their own.
+            headers: Headers = Headers::default(), HeaderTable;
+            /// Time that an event waits for its answer, the wait for a connection included.
+            timeout_ms: u64 = 500, Whole(10, 30_000);
+            /// What becomes of an event without an answer: publish lets it pass, refuse answers its
+            /// publisher 503.
+            on_failure: OnFailure = OnFailure::Publish, Words(&[
+                ("publish", OnFailure::Publish),
+                ("refuse", OnFailure::Refuse),
+            ]);
+            /// Requests at a time.
+            connections_max: usize = 16, Whole(1, 256);
+        }
+    }
+}
 
 /// The secret of the built-in app. Everybody knows it.
 pub const BUILT_IN_SECRET: &str = "app-secret";

@@ -774,3 +774,47 @@ fn the_only_app_has_one_webhook_by_two_settings() {
     assert!(webhook.events.holds(EventType::CacheMiss));
     assert!(!webhook.events.holds(EventType::ChannelOccupied));
 }
+
+#[test]
+fn an_app_has_one_hook_at_most() {
+    let with = |hook: &str| format!("[[apps]]\nid = 1\nkey = 'a'\nsecret = 's'\n{hook}");
+    let stated = with(
+        "[apps.before_publish]\nurl = 'http://a/'\nchannel_name_starts_with = ['private-']\n\
+         on_failure = 'refuse'",
+    );
+    let typed = || Typed {
+        file: &stated,
+        ..Typed::default()
+    };
+    let loaded = loaded(typed()).unwrap();
+    let hook = loaded.options.apps[0].before_publish.as_ref();
+    let hook = hook.expect("it is stated");
+    assert_eq!((hook.timeout_ms, hook.on_failure), (500, OnFailure::Refuse));
+    assert_eq!(hook.channel_name_starts_with, ["private-"]);
+    assert!(
+        loaded
+            .report()
+            .contains("apps[0].before_publish.on_failure")
+    );
+    check_error(
+        Typed {
+            file: &with("[apps.before_publish]\ntimeout_ms = 10"),
+            ..Typed::default()
+        },
+        "the before_publish hook at file outpour.toml:5 has no url",
+    );
+    check_error(
+        Typed {
+            file: &with("[[apps.before_publish]]\nurl = 'http://a/'"),
+            ..Typed::default()
+        },
+        "before_publish (file outpour.toml:5) accepts one table, [apps.before_publish]",
+    );
+    check_error(
+        Typed {
+            file: &with("[apps.before_publish]\nurl = 'http://a/'\non_failure = 'drop'"),
+            ..Typed::default()
+        },
+        "on_failure = \"drop\" (file outpour.toml:7) is refused: it accepts one of publish, refuse",
+    );
+}

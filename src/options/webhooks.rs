@@ -63,6 +63,13 @@ impl EventTypes {
     }
 }
 
+/// What becomes of an event that a hook did not answer for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    Publish,
+    Refuse,
+}
+
 /// Event types by name, or all of them.
 pub struct EventList;
 

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, AtomicUsize};
 
 use bytes::BytesMut;
 
@@ -68,6 +68,8 @@ pub struct Setup {
 pub struct Control {
     /// One of the constants here; it only grows.
     pub phase: AtomicU8,
+    /// Shards that have no connections any more and owe no letters.
+    pub drained: AtomicUsize,
 }
 
 impl Control {

@@ -1,6 +1,6 @@
 //! The turn: completions, letters, timers, sweeps, one system call, and what it left.
 
-use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::base::limits;
@@ -27,15 +27,19 @@ pub fn run(shard: &mut Shard<KernelRing>, control: &Control) {
     let drain_ms = shard.engine.options.drain_ms;
     let start = Instant::now();
     let mut idle_since = Instant::now();
+    let mut was_counted = false;
     loop {
         let phase = control.phase.load(Acquire);
+        // Read before the turn, which then finds every letter that was posted before.
+        let are_all_drained = control.drained.load(Acquire) == shard.engine.mesh.shards();
         if phase == Control::STOPPED {
             return;
         }
         if phase == Control::DRAINING {
             shard.engine.begin_drain(drain_ms);
-            if shard.engine.is_drained() {
-                return;
+            if !was_counted && shard.engine.is_drained() {
+                was_counted = true;
+                control.drained.fetch_add(1, Release);
             }
         }
         let wall = SystemTime::now()
@@ -50,6 +54,9 @@ pub fn run(shard: &mut Shard<KernelRing>, control: &Control) {
         };
         if work.is_some() {
             idle_since = Instant::now();
+        }
+        if are_all_drained {
+            return;
         }
     }
 }
@@ -580,10 +587,10 @@ impl Engine {
         }
     }
 
-    /// Whether no connection is open any more on any shard: until then this one may be the home of
-    /// what others publish.
+    /// Whether no connection is open any more on any shard, and this one owes no other a letter. It
+    /// ends when all are that far: until then it may be the home of what others publish and leave.
     fn is_drained(&self) -> bool {
         let mut shards = self.all_metrics.iter();
-        shards.all(|shard| shard.read(Metric::Connections) == 0)
+        shards.all(|shard| shard.read(Metric::Connections) == 0) && !self.has_work()
     }
 }
