@@ -3,7 +3,9 @@
 //!
 //! The oracle: on each shard an observer that reads everything is subscribed to every channel
 //! before the first publish. What the first of them sees of a channel is that channel's order;
-//! everybody else has to see a run of it without a gap.
+//! everybody else has to see a run of it without a gap. No shard sleeps on letters unless a wake is
+//! on its way. When the shards drain, what was accepted while a client was open comes to it before
+//! its close frame.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
@@ -13,16 +15,31 @@ use std::sync::Arc;
 
 use md5::{Digest, Md5};
 use outpour::base::metrics::Metrics;
+use outpour::base::socket::{GENERATION_BITS, Socket};
 use outpour::hub::apps::Apps;
 use outpour::options::Options;
-use outpour::ring::simulated::{Network, Peer, Random, Read, SimulatedRing};
+use outpour::ring::simulated::{AMPLE_BYTES, Network, Peer, Random, Read, SimulatedRing};
+use outpour::ring::{Ring, Wait};
+use outpour::shard::connections::State;
 use outpour::shard::mesh::meshes;
+use outpour::shard::turn::Begun;
 use outpour::shard::{Engine, Setup, Shard};
 use outpour::wire::signature::Signer;
 
 const CHANNELS: [&str; 5] = ["alpha", "beta", "gamma", "delta", "epsilon"];
 const WALL_S: u64 = 1_700_000_000;
 const SEEDS: u64 = 120;
+const SHARDS: u16 = 2;
+
+/// Over what time drains close clients, and in what time they have to be over: a connection is
+/// flushed for 10 seconds and its end is waited for.
+const DRAIN_MS: u64 = 3_000;
+const DRAINED_MS: u64 = DRAIN_MS + 20_000;
+
+/// Steps for which a shard that is held up does nothing, and the time that they may take: shorter
+/// than any timeout of a connection.
+const STALL_STEPS_MAX: usize = 200;
+const STALL_MS_MAX: usize = 3_000;
 
 #[test]
 fn every_seed_keeps_the_promises() {
@@ -38,9 +55,15 @@ fn every_seed_keeps_the_promises() {
         sums.accepted += counts.accepted;
         sums.refused += counts.refused;
         sums.closed += counts.closed;
+        sums.slept += counts.slept;
+        sums.woken += counts.woken;
+        sums.drained += counts.drained;
+        sums.kept += counts.kept;
     }
     eprintln!("{sums:?}");
-    assert!(sums.delivered > 0 && sums.accepted > 0);
+    if only.is_none() {
+        sums.assert_that_everything_occurred();
+    }
 }
 
 #[test]
@@ -60,6 +83,31 @@ struct Counts {
     accepted: usize,
     refused: usize,
     closed: usize,
+    /// Turns in which a shard slept, and those of them that a completion ended.
+    slept: usize,
+    woken: usize,
+    /// Worlds that ended by a drain, and events that clients got in it.
+    drained: usize,
+    kept: usize,
+}
+
+impl Counts {
+    fn assert_that_everything_occurred(&self) {
+        let Counts {
+            delivered,
+            accepted,
+            refused,
+            closed,
+            slept,
+            woken,
+            drained,
+            kept,
+        } = *self;
+        let all = [
+            delivered, accepted, refused, closed, slept, woken, drained, kept,
+        ];
+        assert!(all.iter().all(|count| *count > 0), "{self:?}");
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,15 +131,21 @@ struct Subscription {
     is_wanted: bool,
     is_awaited: bool,
     periods: Vec<Period>,
+    /// Events of the last period that had come when the drain began, if it was confirmed then.
+    before_drain: Option<usize>,
 }
 
 struct Client {
     peer: Peer,
+    shard: u16,
     kind: Kind,
     input: Vec<u8>,
     is_open: bool,
     is_gone: bool,
     socket_id: Option<String>,
+    close_code: Option<u16>,
+    /// How many of the answers had come before the turn in which its shard closed it.
+    promised: usize,
     subscriptions: BTreeMap<String, Subscription>,
 }
 
@@ -119,18 +173,35 @@ struct Weights {
     large: usize,
     slow_read: usize,
     turn_ms: usize,
+    stall: usize,
+    /// Nearly all publishes go to this channel, so that they come to outrun a shard that is held up.
+    favourite: Option<usize>,
+}
+
+/// A turn within its system call.
+struct Sleep {
+    begun: Begun,
+    until_ms: u64,
 }
 
 struct World {
     seed: u64,
     network: Network,
     shards: Vec<Shard<SimulatedRing>>,
+    asleep: Vec<Option<Sleep>>,
+    is_draining: Vec<bool>,
+    has_returned: Vec<bool>,
+    /// For how many more steps a shard is held up: its core is taken by somebody else.
+    stalled: Vec<usize>,
+    overload: Random,
     random: Random,
     weights: Weights,
     now_ms: u64,
     clients: Vec<Client>,
     publishers: Vec<Publisher>,
     events: Vec<Event>,
+    /// Events that were accepted, in the order in which publishers learned of it.
+    answered: Vec<usize>,
     signer: Signer,
     counts: Counts,
 }
@@ -142,13 +213,23 @@ impl World {
         if random.one_in(2) {
             options.log_bytes_max = 64 << 10;
         }
-        let weights = Weights {
+        let mut weights = Weights {
             publish: [2, 8, 30][random.below(3)],
             data_bytes: [300, 2000, 9000][random.below(3)],
             large: [1, 8][random.below(2)],
             slow_read: [4, 12, 100, 1000][random.below(4)],
             turn_ms: [2, 20, 100][random.below(3)],
+            stall: 1000,
+            favourite: None,
         };
+        let mut overload = Random::new(seed, 102);
+        if overload.one_in(4) {
+            options.log_bytes_max = 64 << 10;
+            options.publish_wait_ms_max = [0, 100, 2000][overload.below(3)];
+            weights.favourite = Some(overload.below(CHANNELS.len()));
+            (weights.publish, weights.data_bytes, weights.large) = (2, 9000, 1);
+            weights.stall = 100;
+        }
         let (options, metrics) = (
             Arc::new(options),
             vec![Metrics::default(), Metrics::default()],
@@ -157,26 +238,34 @@ impl World {
             Arc::new(Apps::new(&options)),
             Arc::<[Metrics]>::from(metrics),
         );
-        let network = Network::new(seed, 2);
-        let shards = meshes(2).into_iter().zip(0..).map(|(mesh, index)| {
-            let setup = Setup {
-                index,
-                options: options.clone(),
-                apps: apps.clone(),
-                seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-                connections_max: 128,
-                edge: None,
-                mesh,
-                metrics: metrics.clone(),
-            };
-            Shard {
-                ring: network.ring(index),
-                engine: Engine::new(setup, 0),
-            }
-        });
+        let network = Network::new(seed, SHARDS);
+        let shards = meshes(usize::from(SHARDS))
+            .into_iter()
+            .zip(0..)
+            .map(|(mesh, index)| {
+                let setup = Setup {
+                    index,
+                    options: options.clone(),
+                    apps: apps.clone(),
+                    seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                    connections_max: 128,
+                    edge: None,
+                    mesh,
+                    metrics: metrics.clone(),
+                };
+                Shard {
+                    ring: network.ring(index),
+                    engine: Engine::new(setup, 0),
+                }
+            });
         World {
             seed,
             shards: shards.collect(),
+            asleep: (0..SHARDS).map(|_| None).collect(),
+            is_draining: vec![false; usize::from(SHARDS)],
+            has_returned: vec![false; usize::from(SHARDS)],
+            stalled: vec![0; usize::from(SHARDS)],
+            overload,
             network,
             random,
             weights,
@@ -184,6 +273,7 @@ impl World {
             clients: Vec::new(),
             publishers: Vec::new(),
             events: Vec::new(),
+            answered: Vec::new(),
             signer: Signer::new(b"app-secret"),
             counts: Counts::default(),
         }
@@ -203,17 +293,7 @@ impl World {
                 .flat_map(|client| client.subscriptions.values());
             all.all(|subscription| !subscription.periods.is_empty())
         });
-        for number in 0..4 {
-            let shard = number % 2;
-            let publisher = Publisher {
-                peer: self.network.connect(shard),
-                shard,
-                input: Vec::new(),
-                under_way: None,
-                quiet_since_ms: self.now_ms,
-            };
-            self.publishers.push(publisher);
-        }
+        self.connect_publishers(4);
         for number in 0..14 {
             let kind = if number % 3 == 0 {
                 Kind::Slow
@@ -256,12 +336,34 @@ impl World {
             self.step();
         }
         self.check();
-        self.leave();
+        if Random::new(self.seed, 101).one_in(2) {
+            self.drain();
+        } else {
+            self.leave();
+        }
         (self.network.trace(), self.counts)
+    }
+
+    fn connect_publishers(&mut self, count: u16) {
+        for number in 0..count {
+            let shard = number % SHARDS;
+            let publisher = Publisher {
+                peer: self.network.connect(shard),
+                shard,
+                input: Vec::new(),
+                under_way: None,
+                quiet_since_ms: self.now_ms,
+            };
+            self.publishers.push(publisher);
+        }
     }
 
     fn connect(&mut self, shard: u16, kind: Kind) -> usize {
         let peer = match kind {
+            // One that is held back while its shard is held up may rightly come to be too slow.
+            Kind::Observer if self.weights.favourite.is_some() => {
+                self.network.connect_with_capacity(shard, AMPLE_BYTES)
+            }
             Kind::Observer => self.network.connect_with_capacity(shard, 64 << 10),
             Kind::Quick | Kind::Slow => self.network.connect(shard),
         };
@@ -273,11 +375,14 @@ impl World {
         );
         self.clients.push(Client {
             peer,
+            shard,
             kind,
             input: Vec::new(),
             is_open: false,
             is_gone: false,
             socket_id: None,
+            close_code: None,
+            promised: 0,
             subscriptions: BTreeMap::new(),
         });
         self.clients.len() - 1
@@ -353,24 +458,32 @@ impl World {
             } else {
                 self.random.below(CHANNELS.len())
             };
-            let channel = CHANNELS[place % CHANNELS.len()];
-            match self.clients[client].subscriptions.get(channel) {
-                Some(held) if held.is_awaited => {}
-                Some(held) if held.is_wanted => {
-                    self.unsubscribe(client, channel);
-                    if self.random.one_in(2) {
-                        self.subscribe(client, channel);
-                    }
+            self.come_or_go(client, CHANNELS[place % CHANNELS.len()]);
+        }
+    }
+
+    fn come_or_go(&mut self, client: usize, channel: &str) {
+        match self.clients[client].subscriptions.get(channel) {
+            Some(held) if held.is_awaited => {}
+            Some(held) if held.is_wanted => {
+                self.unsubscribe(client, channel);
+                if self.random.one_in(2) {
+                    self.subscribe(client, channel);
                 }
-                Some(_) | None => self.subscribe(client, channel),
             }
+            Some(_) | None => self.subscribe(client, channel),
         }
     }
 
     fn publish(&mut self, publisher: usize) {
         let number = self.events.len();
-        let first = self.random.below(CHANNELS.len());
-        let count = if self.random.one_in(4) { 2 } else { 1 };
+        let mut first = self.random.below(CHANNELS.len());
+        let mut count = if self.random.one_in(4) { 2 } else { 1 };
+        if let Some(favourite) = self.weights.favourite
+            && !self.overload.one_in(16)
+        {
+            (first, count) = (favourite, 1);
+        }
         let names = (first..first + count).map(|place| CHANNELS[place % CHANNELS.len()]);
         let channels: Vec<String> = names.map(str::to_string).collect();
         let client = &self.clients[2 + self.random.below(self.clients.len() - 2)];
@@ -423,11 +536,29 @@ impl World {
         });
     }
 
-    /// One turn of each shard, and everybody reads.
+    /// One turn of each shard, or a look at its sleep, and everybody reads.
     fn step(&mut self) {
         self.now_ms += self.random.below(self.weights.turn_ms) as u64;
-        for shard in &mut self.shards {
-            shard.turn(self.now_ms, WALL_S, true).unwrap();
+        for shard in 0..SHARDS {
+            let stalled = &mut self.stalled[usize::from(shard)];
+            if *stalled > 0 {
+                *stalled -= 1;
+                continue;
+            }
+            if self.overload.one_in(self.weights.stall) {
+                let most = STALL_STEPS_MAX.min(STALL_MS_MAX / self.weights.turn_ms);
+                *stalled = self.overload.below(most);
+            }
+            self.run_shard(shard);
+        }
+        for shard in 0..SHARDS {
+            let place = usize::from(shard);
+            let has_letters = self.shards[place].engine.has_letters();
+            assert!(
+                self.asleep[place].is_none() || !has_letters || self.network.is_waking(shard),
+                "seed {}: shard {shard} sleeps on letters",
+                self.seed
+            );
         }
         for number in 0..self.publishers.len() {
             self.read_answers(number);
@@ -437,10 +568,56 @@ impl World {
         }
     }
 
+    fn run_shard(&mut self, number: u16) {
+        let place = usize::from(number);
+        let shard = &mut self.shards[place];
+        let begun = match self.asleep[place].take() {
+            Some(sleep) => {
+                let is_woken = shard.ring.rest();
+                if !is_woken && self.now_ms < sleep.until_ms {
+                    self.asleep[place] = Some(sleep);
+                    return;
+                }
+                self.counts.woken += usize::from(is_woken);
+                sleep.begun
+            }
+            None => {
+                if self.is_draining[place] {
+                    shard.engine.begin_drain(DRAIN_MS);
+                    self.has_returned[place] |= shard.engine.is_drained();
+                    // When all have returned their rings are taken apart, which here is to go on.
+                    if self.has_returned[place] && self.has_returned.contains(&false) {
+                        return;
+                    }
+                }
+                let begun = shard.begin(self.now_ms, WALL_S, true);
+                let entered = shard.ring.enter(&shard.engine.batch(), begun.wait);
+                entered.unwrap();
+                if let Wait::Milliseconds(most) = begun.wait
+                    && !shard.ring.rest()
+                {
+                    self.counts.slept += 1;
+                    let until_ms = self.now_ms + most;
+                    self.asleep[place] = Some(Sleep { begun, until_ms });
+                    return;
+                }
+                begun
+            }
+        };
+        shard.finish(begun);
+    }
+
     fn read_answers(&mut self, number: usize) {
+        let is_draining = self.is_draining.contains(&true);
         let publisher = &mut self.publishers[number];
         match self.network.read(publisher.peer, usize::MAX) {
             Read::Bytes(bytes) => publisher.input.extend(bytes),
+            Read::EndOfStream | Read::Broken if is_draining => {
+                // It never learns what became of a request that was not read any more.
+                self.network.end(publisher.peer);
+                publisher.under_way = None;
+                return;
+            }
             Read::EndOfStream | Read::Broken => {
                 // An idle connection ends after a while; a publish under way never does that.
                 assert_eq!(publisher.under_way, None, "seed {}", self.seed);
@@ -481,6 +658,9 @@ impl World {
             .take()
             .expect("an answer has its request");
         self.events[event].status = Some(status);
+        if status == 200 {
+            self.answered.push(event);
+        }
     }
 
     fn read_frames(&mut self, number: usize) {
@@ -522,7 +702,10 @@ impl World {
             let text = String::from_utf8_lossy(&payload).into_owned();
             match first {
                 0x81 => self.on_message(number, &text),
-                0x88 => {}
+                0x88 => {
+                    let code = payload.first_chunk().copied().map(u16::from_be_bytes);
+                    self.clients[number].close_code = code;
+                }
                 0x89 => self.send(number, 0x8A, &payload),
                 _ => panic!(
                     "seed {}: client {number} read a frame {first:#x} {text}",
@@ -645,6 +828,126 @@ impl World {
                 !stays || least == order.len(),
                 "{about}: the last events are missing"
             );
+        }
+    }
+
+    /// The shards drain, one a little later than the other, while publishes are under way and
+    /// clients come to a channel and go.
+    fn drain(&mut self) {
+        (self.weights.data_bytes, self.weights.large) = (300, 1);
+        self.connect_publishers(16);
+        // A shard without a connection is still the home of what the other one publishes.
+        let is_deserted = self.random.one_in(3);
+        for client in self.clients.iter_mut().filter(|client| client.shard == 0) {
+            if is_deserted && !client.is_gone {
+                self.network.end(client.peer);
+                client.is_gone = true;
+            }
+        }
+        for _ in 0..40 {
+            self.step();
+        }
+        for client in self.clients.iter_mut().filter(|client| client.is_open) {
+            client.kind = Kind::Quick;
+            for held in client.subscriptions.values_mut() {
+                let period = held.periods.last();
+                let is_held = held.is_wanted && !held.is_awaited;
+                let confirmed = period.filter(|_| is_held && !client.is_gone);
+                held.before_drain = confirmed.map(|period| period.events.len());
+            }
+        }
+        let first = self.answered.len();
+        let mut places: Vec<usize> = (0..self.publishers.len()).collect();
+        places.rotate_left(self.random.below(16));
+        for publisher in places {
+            let Publisher {
+                under_way, shard, ..
+            } = self.publishers[publisher];
+            if under_way.is_none() && !(is_deserted && shard == 0) {
+                self.publish(publisher);
+            }
+            if self.random.one_in(3) {
+                self.step();
+            }
+        }
+        let began_ms = self.now_ms;
+        for shard in 0..SHARDS {
+            self.is_draining[usize::from(shard)] = true;
+            self.network.wake(shard);
+            for _ in 0..self.random.below(4) {
+                self.note_promises();
+                self.step();
+            }
+        }
+        while self.has_returned.contains(&false) {
+            let taken_ms = self.now_ms - began_ms;
+            assert!(taken_ms < DRAINED_MS, "seed {}: not drained", self.seed);
+            self.note_promises();
+            let client = self.random.below(self.clients.len());
+            if !self.clients[client].is_gone && self.clients[client].close_code.is_none() {
+                self.come_or_go(client, "drain");
+            }
+            self.step();
+        }
+        self.run_until("everybody knows", |world| {
+            let mut shards = world.shards.iter();
+            world.clients.iter().all(|client| client.is_gone)
+                && shards.all(|shard| shard.ring.is_empty() && shard.engine.channels.is_empty())
+        });
+        self.counts.drained += 1;
+        self.check_drained(first);
+    }
+
+    /// What publishers have been told by now is promised to every client that is open now.
+    fn note_promises(&mut self) {
+        for client in &mut self.clients {
+            let Some(id) = &client.socket_id else {
+                continue;
+            };
+            let second: u64 = id.split_once('.').unwrap().1.parse().unwrap();
+            let socket = Socket {
+                slot: (second & ((1 << GENERATION_BITS) - 1)) as u32,
+                generation: (second >> GENERATION_BITS) as u32,
+            };
+            let connections = &self.shards[usize::from(client.shard)].engine.connections;
+            if connections.is_current(socket) && connections[socket.slot].state == State::Open {
+                client.promised = self.answered.len();
+            }
+        }
+    }
+
+    /// Everybody was told to come back, behind all that it was promised and in one order.
+    fn check_drained(&mut self, first: usize) {
+        for (number, client) in self.clients.iter().enumerate() {
+            for (channel, held) in &client.subscriptions {
+                let Some(before) = held.before_drain else {
+                    continue;
+                };
+                let about = format!("seed {}: client {number}, {channel}, drain", self.seed);
+                assert_eq!(client.close_code, Some(4200), "{about}");
+                let got = &held.periods.last().unwrap().events[before..];
+                let is_for_it = |event: &usize| {
+                    let excluded = self.events[*event].excluded.as_ref();
+                    excluded.is_none() || excluded != client.socket_id.as_ref()
+                };
+                let answers = &self.answered[first..client.promised.max(first)];
+                for event in answers.iter().filter(|event| is_for_it(event)) {
+                    let is_of_channel = self.events[*event].channels.contains(channel);
+                    assert!(
+                        !is_of_channel || got.contains(event),
+                        "{about}: {event} is lost"
+                    );
+                }
+                // The observer of the shard that is never deserted.
+                let observed = &self.clients[1].subscriptions[channel];
+                let order = &observed.periods[0].events[observed.before_drain.unwrap()..];
+                let order = order.iter().copied().filter(is_for_it);
+                assert!(
+                    order.zip(got).all(|(event, got)| event == *got),
+                    "{about}: order"
+                );
+                self.counts.kept += got.len();
+            }
         }
     }
 

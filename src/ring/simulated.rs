@@ -9,6 +9,10 @@
 //!   while one waits.
 //! - A close comes after a shutdown if a receive or a poll still waits.
 //! - A connection moves while neither waits, into a slot that is empty there.
+//!
+//! A ring that is entered to sleep returns at once, like any other. Whoever runs the shard has it
+//! sleep by asking [`SimulatedRing::rest`] until something has completed or the time is over, and
+//! only then ends the turn.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +35,9 @@ const BUFFERS: usize = 8;
 const BUFFER_BYTES: usize = 4096;
 /// Bytes that a peer's socket holds before it has to read.
 const CAPACITY_BYTES_MAX: usize = 16 * 1024;
+
+/// A socket that holds so much takes all that there is room for: its peer is never slow by chance.
+pub const AMPLE_BYTES: usize = 1 << 20;
 
 /// A connection as its peer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +116,7 @@ struct Draws {
     delay: Random,
     accept: Random,
     transfer: Random,
+    wake: Random,
 }
 
 /// splitmix64: a counter and a mix, good enough to draw faults with.
@@ -153,6 +161,7 @@ impl Network {
             delay: Random::new(seed, 5),
             accept: Random::new(seed, 6),
             transfer: Random::new(seed, 7),
+            wake: Random::new(seed, 8),
         };
         let shards = (0..shards).map(|_| Port::default()).collect();
         Network(Rc::new(RefCell::new(State {
@@ -238,6 +247,16 @@ impl Network {
         self.0.borrow_mut().links[peer.0].break_off();
     }
 
+    /// Wakes a shard as the main thread does.
+    pub fn wake(&self, shard: u16) {
+        self.0.borrow_mut().shards[usize::from(shard)].is_woken = true;
+    }
+
+    /// Whether a wake is on its way to the shard.
+    pub fn is_waking(&self, shard: u16) -> bool {
+        self.0.borrow().shards[usize::from(shard)].is_woken
+    }
+
     /// A hash of everything that happened, in its order.
     pub fn trace(&self) -> u64 {
         self.0.borrow().trace
@@ -263,7 +282,7 @@ impl Link {
             return Err(EPIPE);
         }
         let room = wanted.min(self.capacity.saturating_sub(self.to_peer.len()));
-        Ok(if draw.one_in(4) {
+        Ok(if draw.one_in(4) && self.capacity < AMPLE_BYTES {
             draw.below(room + 1)
         } else {
             room
@@ -290,6 +309,15 @@ impl SimulatedRing {
     /// Whether no slot is in use and every buffer is home.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty() && self.buffers.iter().all(Option::is_none)
+    }
+
+    /// Lets the shard sleep on in the `enter` that it is in. True if something has completed.
+    pub fn rest(&mut self) -> bool {
+        let network = self.network.clone();
+        if self.completions.is_empty() {
+            self.complete(&mut network.0.borrow_mut());
+        }
+        !self.completions.is_empty()
     }
 
     fn slot(&mut self, socket: Socket) -> &mut Slot {
@@ -399,7 +427,7 @@ impl SimulatedRing {
                 );
                 slot.moves_to = Some((shard, there));
             }
-            Operation::WakeEdge => state.note(8, 0),
+            Operation::WakeEdge => state.note(10, 0),
         }
     }
 
@@ -463,6 +491,43 @@ impl SimulatedRing {
             Err(_) => slot.moves_to = None,
         }
         self.completions.push(Completion::Moved { socket, outcome });
+    }
+
+    /// What completed by now.
+    fn complete(&mut self, state: &mut State) {
+        let before = self.completions.len();
+        self.accept(state);
+        self.take_arrivals(state);
+        let mut numbers: Vec<u32> = self.slots.keys().copied().collect();
+        if !numbers.is_empty() {
+            let first = state.draws.delay.below(numbers.len());
+            numbers.rotate_left(first);
+        }
+        for number in numbers {
+            self.look_at(number, state);
+            if self.slots.contains_key(&number) {
+                self.look_at_move(number, state);
+            }
+        }
+        let port = &mut state.shards[usize::from(self.shard)];
+        if port.is_woken && !state.draws.wake.one_in(3) {
+            port.is_woken = false;
+            self.completions.push(Completion::Woken);
+        }
+        self.tally.completions += (self.completions.len() - before) as u64;
+        for completion in &self.completions[before..] {
+            let (what, about) = match completion {
+                Completion::Accepted { socket, .. } => (2, socket.slot),
+                Completion::Received { buffer, .. } => (3, buffer.length),
+                Completion::ReceiveEnded { socket, .. } => (4, socket.slot),
+                Completion::Writable { socket } => (5, socket.slot),
+                Completion::Closed { socket } => (6, socket.slot),
+                Completion::Woken => (7, 0),
+                Completion::Moved { socket, .. } => (8, socket.slot),
+                Completion::Arrived { socket } => (9, socket.slot),
+            };
+            state.note(what, u64::from(about));
+        }
     }
 
     /// What became of the receive, the poll and the close of one slot.
@@ -536,7 +601,6 @@ impl Ring for SimulatedRing {
         );
         let network = self.network.clone();
         let state = &mut *network.0.borrow_mut();
-        let before = self.completions.len();
         self.tally.enters += 1;
         for index in 0..sends.count() {
             self.send(sends, index, state);
@@ -546,36 +610,7 @@ impl Ring for SimulatedRing {
             self.carry_out(operation, state);
         }
         self.pushed = pushed;
-        self.accept(state);
-        self.take_arrivals(state);
-        let mut numbers: Vec<u32> = self.slots.keys().copied().collect();
-        if !numbers.is_empty() {
-            let first = state.draws.delay.below(numbers.len());
-            numbers.rotate_left(first);
-        }
-        for number in numbers {
-            self.look_at(number, state);
-            if self.slots.contains_key(&number) {
-                self.look_at_move(number, state);
-            }
-        }
-        if std::mem::take(&mut state.shards[usize::from(self.shard)].is_woken) {
-            self.completions.push(Completion::Woken);
-        }
-        self.tally.completions += (self.completions.len() - before) as u64;
-        for completion in &self.completions[before..] {
-            let (what, about) = match completion {
-                Completion::Accepted { socket, .. } => (2, socket.slot),
-                Completion::Received { buffer, .. } => (3, buffer.length),
-                Completion::ReceiveEnded { socket, .. } => (4, socket.slot),
-                Completion::Writable { socket } => (5, socket.slot),
-                Completion::Closed { socket } => (6, socket.slot),
-                Completion::Woken => (7, 0),
-                Completion::Moved { socket, .. } => (8, socket.slot),
-                Completion::Arrived { socket } => (9, socket.slot),
-            };
-            state.note(what, u64::from(about));
-        }
+        self.complete(state);
         Ok(())
     }
 

@@ -129,14 +129,16 @@ impl Mesh {
         }
     }
 
+    /// Whether there is a letter to read.
+    pub fn has_letters(&mut self) -> bool {
+        let mut peers = self.peers.iter_mut().flatten();
+        peers.any(|peer| !peer.receiver.is_empty())
+    }
+
     /// Announces sleep. False, and awake again, if a letter came before.
     pub fn try_sleep(&mut self) -> bool {
         self.doorbells[self.index].announce();
-        let is_quiet = self
-            .peers
-            .iter_mut()
-            .flatten()
-            .all(|peer| peer.receiver.is_empty());
+        let is_quiet = !self.has_letters();
         if !is_quiet {
             self.doorbells[self.index].withdraw();
         }

@@ -155,6 +155,11 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Whether other shards have posted what this one has not read.
+    pub fn has_letters(&mut self) -> bool {
+        self.mesh.has_letters()
+    }
+
     pub fn new(setup: Setup, now_ms: u64) -> Engine {
         let slots = setup.connections_max + limits::RESERVE_SLOTS;
         Engine {

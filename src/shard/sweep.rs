@@ -388,6 +388,34 @@ impl Engine {
         }
     }
 
+    /// Moves what the connection has not been sent of its channels into its outbox, where it comes
+    /// before a close frame. Beyond half of an outbox, what is left of a channel is left out whole.
+    pub fn catch_up(&mut self, slot: u32) {
+        let mut frames = std::mem::take(&mut self.frame);
+        frames.clear();
+        for held in &self.connections[slot].subscriptions {
+            let Some((sweep, subscribers)) = self.channels.sweep_mut(held.channel) else {
+                continue;
+            };
+            let subscriber = &mut subscribers[held.index as usize];
+            let (cursor, head) = (subscriber.cursor, sweep.log.head());
+            let room = (limits::OUTBOX_BYTES_MAX / 2).saturating_sub(frames.len()) as u64;
+            if cursor >= head || cursor < sweep.log.tail() || head - cursor > room {
+                continue;
+            }
+            subscriber.cursor = head;
+            for (start, end) in sweep.pieces(slot, cursor) {
+                frames.extend_from_slice(sweep.log.slice(start, end));
+                let delivered = sweep.log.frames_between(start, end);
+                self.metrics.add(Metric::Deliveries, delivered);
+            }
+        }
+        if !frames.is_empty() {
+            self.reply_bytes(slot, &frames);
+        }
+        self.frame = frames;
+    }
+
     /// Looks once a second through the channels that keep frames for blocked subscribers.
     pub fn review_held(&mut self) {
         let mut reviewed = std::mem::take(&mut self.reviewed);

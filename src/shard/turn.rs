@@ -20,6 +20,17 @@ pub struct Shard<R: Ring> {
     pub engine: Engine,
 }
 
+/// A turn that has come to its system call, in which the shard may sleep.
+#[must_use = "a turn that was begun is finished after the ring's enter"]
+pub struct Begun {
+    /// What the ring is to be entered with.
+    pub wait: Wait,
+    work: u64,
+    is_idle: bool,
+    busy_us: u64,
+    entered: Instant,
+}
+
 /// Runs a shard, whose engine was made at 0 ms, on this thread until all shards are drained or told
 /// to stop. The ring stays with the caller: other shards may wake it until they have returned too.
 pub fn run(shard: &mut Shard<KernelRing>, control: &Control) {
@@ -69,6 +80,13 @@ impl<R: Ring> Shard<R> {
         wall_s: u64,
         may_sleep: bool,
     ) -> std::io::Result<Option<u64>> {
+        let begun = self.begin(now_ms, wall_s, may_sleep);
+        self.ring.enter(&self.engine.batch(), begun.wait)?;
+        Ok(self.finish(begun))
+    }
+
+    /// The turn up to its system call: [`Ring::enter`] with the engine's batch.
+    pub fn begin(&mut self, now_ms: u64, wall_s: u64, may_sleep: bool) -> Begun {
         let engine = &mut self.engine;
         engine.now_ms = now_ms;
         engine.now_s = (now_ms / 1000) as u32;
@@ -123,23 +141,32 @@ impl<R: Ring> Shard<R> {
         } else {
             Wait::Poll
         };
-        let busy = began.elapsed().as_micros() as u64;
         let entered = Instant::now();
-        self.ring.enter(&engine.batch(), wait)?;
-        if sleeps {
-            engine.mesh.wake_up();
+        Begun {
+            wait,
+            work,
+            is_idle,
+            busy_us: (entered - began).as_micros() as u64,
+            entered,
         }
+    }
+
+    /// The turn after its system call.
+    pub fn finish(&mut self, begun: Begun) -> Option<u64> {
+        let engine = &mut self.engine;
+        let spent_us = match begun.wait {
+            Wait::Milliseconds(_) => {
+                engine.mesh.wake_up();
+                begun.busy_us
+            }
+            Wait::Poll => begun.busy_us + begun.entered.elapsed().as_micros() as u64,
+        };
         let mut short_sends = self.ring.take_short_sends();
         engine.settle(&short_sends);
         short_sends.clear();
         self.ring.put_short_sends(short_sends);
-        let spent = if sleeps {
-            busy
-        } else {
-            busy + entered.elapsed().as_micros() as u64
-        };
-        engine.count_turn(self.ring.tally(), spent);
-        Ok((!is_idle).then_some(work))
+        engine.count_turn(self.ring.tally(), spent_us);
+        (!begun.is_idle).then_some(begun.work)
     }
 }
 
@@ -451,6 +478,8 @@ impl Engine {
                 }
                 None => self.now_ms + limits::KEEP_ALIVE_MS,
             },
+            // The timer that closes the connection is set.
+            Protocol::WebSocket { .. } | Protocol::Echo { .. } if self.is_draining => return,
             Protocol::WebSocket { decoder, .. } | Protocol::Echo { decoder }
                 if decoder.is_mid_message() =>
             {
@@ -552,7 +581,7 @@ impl Engine {
     }
 
     /// Accepts no more, and closes clients one by one over `drain_ms`.
-    fn begin_drain(&mut self, drain_ms: u64) {
+    pub fn begin_drain(&mut self, drain_ms: u64) {
         if std::mem::replace(&mut self.is_draining, true) {
             return;
         }
@@ -581,6 +610,7 @@ impl Engine {
         match &self.connections[slot].protocol {
             Protocol::Http(_) | Protocol::Absent => self.close_after_flush(slot),
             Protocol::WebSocket { .. } | Protocol::Echo { .. } => {
+                self.catch_up(slot);
                 let code = CloseCode::ReconnectImmediately;
                 self.close_websocket(slot, code.number(), code.reason());
             }
@@ -589,7 +619,7 @@ impl Engine {
 
     /// Whether no connection is open any more on any shard, and this one owes no other a letter. It
     /// ends when all are that far: until then it may be the home of what others publish and leave.
-    fn is_drained(&self) -> bool {
+    pub fn is_drained(&self) -> bool {
         let mut shards = self.all_metrics.iter();
         shards.all(|shard| shard.read(Metric::Connections) == 0) && !self.has_work()
     }
