@@ -45,22 +45,22 @@ impl Apps {
             is_enabled: app.enabled,
             client_events_per_second_max: app.client_events_per_second_max,
             member_limits: MemberLimits {
-                user_bytes_max: 1024,
-                id_characters_max: 128,
+                user_bytes_max: app.presence_user_bytes_max,
+                id_characters_max: app.user_id_characters_max,
             },
             user_limits: UserLimits {
-                id_characters_max: 128,
-                watchlist_users_max: 100,
+                id_characters_max: app.user_id_characters_max,
+                watchlist_users_max: app.watchlist_users_max,
             },
-            presence_members_max: 100,
-            cache_ttl_s: 1800,
+            presence_members_max: app.presence_members_max,
+            cache_ttl_s: app.cache_ttl_s,
             wanted: Wanted::new(app),
             limits: EventLimits {
                 data_bytes_max: app.event_data_bytes_max,
                 channels_per_event_max: options.event_channels_max,
                 batch_events_max: options.batch_events_max,
-                channel_name_bytes_max: options.channel_name_bytes_max,
-                event_name_characters_max: options.event_name_bytes_max,
+                channel_name_bytes_max: app.channel_name_bytes_max,
+                event_name_characters_max: app.event_name_bytes_max,
             },
         });
         let listed = options.apps.iter().enumerate();

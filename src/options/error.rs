@@ -94,7 +94,7 @@ impl OptionsError {
                     format!("write in {path}:{line}, for example: secret = \"{fresh_secret}\"")
                 }
                 Origin::Flag(flag) => format!("for example: --{flag} {fresh_secret}"),
-                Origin::Default | Origin::Environment(_) => {
+                Origin::Default | Origin::Compat | Origin::Environment(_) => {
                     format!(
                         "for example, before the same command: export OUTPOUR_APP_SECRET={fresh_secret}"
                     )

@@ -21,6 +21,8 @@ use super::webhooks;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     Default,
+    /// The default of the dialect that `compat` names.
+    Compat,
     /// Lines count from 1.
     File {
         path: PathBuf,
@@ -377,6 +379,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default => out.write_str("default"),
+            Origin::Compat => out.write_str("default of compat"),
             Origin::File { path, line } => write!(out, "file {}:{line}", path.display()),
             Origin::Environment(name) => write!(out, "environment {name}"),
             Origin::Flag(name) => write!(out, "flag --{name}"),

@@ -30,11 +30,13 @@ pub use layer::{Flags, Origin};
 pub use table::{AppOptions, HookOptions, Options, WebhookOptions};
 pub use webhooks::{EventType, EventTypes, OnFailure, Url};
 
+use crate::base::dialect::Dialect;
+
 use form::Kind;
 use layer::{CONFIG_VARIABLE, Environment, File, Given, ListedApps, ListedTable};
 use table::{
-    APP_REQUIRED, APP_SETTINGS, BUILT_IN_SECRET, HOOK_SETTINGS, SETTINGS, Setting,
-    WEBHOOK_REQUIRED, WEBHOOK_SETTINGS, listed_app,
+    APP_REQUIRED, APP_SETTINGS, BUILT_IN_SECRET, HOOK_SETTINGS, ONLY_APP, SETTINGS,
+    SOKETI_DEFAULTS, Setting, WEBHOOK_REQUIRED, WEBHOOK_SETTINGS, listed_app,
 };
 
 /// The options, and where each value came from.
@@ -83,6 +85,7 @@ pub fn load(
     for given in layers.into_iter().flatten() {
         apply(SETTINGS, &mut loaded.options, &mut loaded.origins, given)?;
     }
+    loaded.take_defaults_of_dialect();
     match file.apps {
         Some(listed) => loaded.take_listed_apps(listed)?,
         None => loaded.complete_only_app(),
@@ -207,6 +210,24 @@ impl Loaded {
         &self.origins[index.expect("callers name settings of the table")]
     }
 
+    /// What nobody stated has the default of the dialect.
+    fn take_defaults_of_dialect(&mut self) {
+        let defaults = match self.options.compat {
+            Dialect::Pusher => &[],
+            Dialect::Soketi => SOKETI_DEFAULTS,
+        };
+        for (setting, origin) in SETTINGS.iter().zip(&mut self.origins) {
+            let default = defaults.iter().find(|(name, _)| *name == setting.name);
+            if let Some((name, text)) = default.filter(|_| *origin == Origin::Default) {
+                assert!(
+                    setting.set(&mut self.options, text),
+                    "{name} accepts {text}"
+                );
+                *origin = Origin::Compat;
+            }
+        }
+    }
+
     fn take_listed_apps(&mut self, listed: ListedApps) -> Result<(), OptionsError> {
         for (setting, origin) in SETTINGS.iter().zip(&self.origins) {
             if ONLY_APP.contains(&setting.name) && *origin != Origin::Default {
@@ -261,11 +282,10 @@ impl Loaded {
     /// where client events are off unless asked for.
     fn complete_only_app(&mut self) {
         let is_client_events_stated = *self.origin("client_events") != Origin::Default;
-        let app = &mut self.options.apps[0];
-        app.event_data_bytes_max = self.options.event_data_bytes_max;
-        app.client_events_per_second_max = self.options.client_events_per_second_max;
+        let mut app = self.options.apps[0].clone();
+        app.take_limits(&self.options);
         if !is_client_events_stated {
-            app.client_events = is_built_in(app);
+            app.client_events = is_built_in(&app);
         }
         let events = self.options.webhook_events;
         let webhook = |url: &Url| WebhookOptions {
@@ -274,18 +294,16 @@ impl Loaded {
             ..WebhookOptions::default()
         };
         app.webhooks = self.options.webhook_url.iter().map(webhook).collect();
+        self.options.apps[0] = app;
     }
 
     /// Bounds that are in range one by one, and of which one makes another unreachable.
     fn check_sizes(&self) -> Result<(), OptionsError> {
         let options = &self.options;
-        let data = options
-            .apps
-            .iter()
-            .map(|app| app.event_data_bytes_max)
-            .max();
-        let data = data.expect("there is at least one app");
+        let data = largest(options, |app| app.event_data_bytes_max);
+        let user = largest(options, |app| app.presence_user_bytes_max);
         let frame = event_frame_bytes_max(options, data);
+        let arrival = event_frame_bytes_max(options, user);
         self.check_least(
             "drain_timeout_ms",
             options.drain_timeout_ms,
@@ -304,16 +322,23 @@ impl Loaded {
             frame as u64,
             &format!("as long as an event with {data} bytes of data (event_data_bytes_max) may be when it is encoded"),
         )?;
-        for (name, bytes) in [
-            ("message_bytes_max", options.message_bytes_max),
-            ("http_body_bytes_max", options.http_body_bytes_max),
+        self.check_least(
+            "log_bytes_max",
+            options.log_bytes_max as u64,
+            arrival as u64,
+            &format!("as long as the arrival of a user of {user} bytes (presence_user_bytes_max) may be when it is encoded"),
+        )?;
+        for (name, bytes, least, because) in [
+            ("message_bytes_max", options.message_bytes_max, data, DATA),
+            (
+                "http_body_bytes_max",
+                options.http_body_bytes_max,
+                data,
+                DATA,
+            ),
+            ("message_bytes_max", options.message_bytes_max, user, USER),
         ] {
-            self.check_least(
-                name,
-                bytes as u64,
-                data as u64,
-                "as event_data_bytes_max is",
-            )?;
+            self.check_least(name, bytes as u64, least as u64, because)?;
         }
         Ok(())
     }
@@ -358,15 +383,14 @@ impl Loaded {
     }
 }
 
-/// The settings that describe the only app, where the file lists none.
-const ONLY_APP: [&str; 6] = [
-    "app_id",
-    "app_key",
-    "app_secret",
-    "client_events",
-    "webhook_url",
-    "webhook_events",
-];
+const DATA: &str = "as event_data_bytes_max is";
+const USER: &str = "as presence_user_bytes_max is";
+
+/// The largest value of a setting that each app has its own of.
+fn largest(options: &Options, of: impl Fn(&AppOptions) -> usize) -> usize {
+    let values = options.apps.iter().map(of);
+    values.max().expect("there is at least one app")
+}
 
 fn is_built_in(app: &AppOptions) -> bool {
     app.secret.as_bytes() == BUILT_IN_SECRET.as_bytes()
@@ -399,16 +423,19 @@ fn check_unique(
 /// The longest frame of an event with so much data: JSON writes a byte as up to six (`\u0000`),
 /// around it stand names and punctuation.
 fn event_frame_bytes_max(options: &Options, data_bytes: usize) -> usize {
-    let escaped = JSON_ESCAPE_BYTES_MAX * (data_bytes + options.event_name_bytes_max);
-    escaped + options.channel_name_bytes_max + EVENT_ENVELOPE_BYTES_MAX
+    let name_bytes = largest(options, |app| app.event_name_bytes_max);
+    let user_id_characters = largest(options, |app| app.user_id_characters_max);
+    let escaped = JSON_ESCAPE_BYTES_MAX * (data_bytes + name_bytes + user_id_characters);
+    let channel_bytes = largest(options, |app| app.channel_name_bytes_max);
+    escaped + channel_bytes + EVENT_ENVELOPE_BYTES_MAX
 }
 
 /// `\u0000` (RFC 8259, section 7).
 const JSON_ESCAPE_BYTES_MAX: usize = 6;
 
-/// The WebSocket header (14), the members' names and punctuation of an event (48), and what it may
-/// carry besides: a serial and the longest user id of 128 characters, all escaped.
-const EVENT_ENVELOPE_BYTES_MAX: usize = 1024;
+/// The WebSocket header (14), the members' names and punctuation of an event (62), and what it may
+/// carry besides: a serial.
+const EVENT_ENVELOPE_BYTES_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests;

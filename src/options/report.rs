@@ -3,10 +3,10 @@
 
 use super::layer::Origin;
 use super::table::{
-    APP_REQUIRED, APP_SETTINGS, HOOK_SETTINGS, Options, SETTINGS, Setting, WEBHOOK_REQUIRED,
-    WEBHOOK_SETTINGS, listed_app,
+    APP_REQUIRED, APP_SETTINGS, HOOK_SETTINGS, ONLY_APP, Options, SETTINGS, Setting,
+    WEBHOOK_REQUIRED, WEBHOOK_SETTINGS, listed_app, server_wide,
 };
-use super::{HookOptions, Loaded, ONLY_APP, WebhookOptions};
+use super::{HookOptions, Loaded, WebhookOptions};
 
 impl Loaded {
     /// One line for each setting: name, value, origin. A secret shows its prefix and its length.
@@ -105,8 +105,7 @@ pub fn markdown() -> String {
     text.push_str(&heading("Each of `[[apps]]`, in the file only"));
     let app = listed_app(&options);
     for setting in APP_SETTINGS {
-        let is_server_s = SETTINGS.iter().any(|other| other.name == setting.name)
-            && !ONLY_APP.contains(&setting.name);
+        let is_server_s = server_wide(setting.name).is_some();
         let default = match setting.name {
             name if APP_REQUIRED.contains(&name) => "required".to_string(),
             _ if is_server_s => "the server's".to_string(),

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tracing::level_filters::LevelFilter;
 
+use crate::base::dialect::Dialect;
+
 use super::form::{
     Address, Auto, Automatic, CoreList, Cores, Form, Identifier, Kind, OwnPath, PathPrefix, Secret,
     SecretText, Switch, Whole, Words,
@@ -217,6 +219,12 @@ settings! {
             /// Connections that may wait to be accepted, per shard; the kernel caps it at
             /// net.core.somaxconn.
             backlog: i32 = 4096, Whole(1, 65_535);
+            /// Whose shapes, limits and status endpoints are served where servers of the protocol
+            /// differ; soketi has other defaults too.
+            compat: Dialect = Dialect::Pusher, Words(&[
+                ("pusher", Dialect::Pusher),
+                ("soketi", Dialect::Soketi),
+            ]);
         }
         "Shards" {
             /// Threads that serve connections; auto is one per listed core, or per core that the
@@ -271,10 +279,37 @@ settings! {
             channel_name_bytes_max: usize = 200, Whole(1, 1024);
             /// Name of an event.
             event_name_bytes_max: usize = 200, Whole(1, 1024);
+        }
+        "Quotas" {
+            /// Connections that one app may have; 0 for any number (beyond: 4004).
+            connections_max: u32 = 0, Whole(0, 1 << 30);
             /// Channels that one connection may be subscribed to at once.
             subscriptions_per_connection_max: u32 = 16_384, Whole(1, 1 << 20);
             /// Client events that one connection may send in a second (beyond: error 4301).
             client_events_per_second_max: u32 = 10, Whole(1, 1_000_000);
+            /// Events that one app may publish in a second, each channel of each counted; 0 for
+            /// any number (beyond: 403, or 429 with compat = soketi).
+            publishes_per_second_max: u32 = 0, Whole(0, 1_000_000_000);
+        }
+        "Presence, users and caches" {
+            /// Members of one presence channel (beyond: 4100).
+            presence_members_max: usize = 100, Whole(1, 1_000_000);
+            /// User object of a member: its user_id and user_info as they came.
+            presence_user_bytes_max: usize = 1024, Whole(16, 64 << 10);
+            /// Id of a member or of a signed-in user.
+            user_id_characters_max: usize = 128, Whole(1, 1024);
+            /// Users that one connection may watch (beyond: error 4302).
+            watchlist_users_max: usize = 100, Whole(0, 10_000);
+            /// Close connections (4009) that have neither signed in nor joined a private or
+            /// presence channel in time.
+            authorized_connections: bool = false, Switch;
+            /// Time that a connection has to do so.
+            authorization_timeout_s: u64 = 30, Whole(1, 3600);
+            /// Tell the subscribers of a channel how many they are, whenever that changes; of more
+            /// than 100 every 5 seconds.
+            subscription_counts: bool = false, Switch;
+            /// Time for which a cache channel holds its last event.
+            cache_ttl_s: u32 = 1800, Whole(1, 31_536_000);
         }
         "Compression" {
             /// Take permessage-deflate from clients that offer it, as browsers do. An event is
@@ -374,11 +409,36 @@ settings! {
             client_events: bool = true, Switch;
             /// Serve the app; a disabled one is refused (4003).
             enabled: bool = true, Switch;
-            /// Data of one event; the setting of the same name unless stated.
+            /// Data of one event, published or from a client.
             event_data_bytes_max: usize = 10_240, Whole(1, 16 << 20);
-            /// Client events that one connection may send in a second; the setting of the same
-            /// name unless stated.
+            /// Name of a channel, its prefix included.
+            channel_name_bytes_max: usize = 200, Whole(1, 1024);
+            /// Name of an event.
+            event_name_bytes_max: usize = 200, Whole(1, 1024);
+            /// Connections; 0 for any number (beyond: 4004).
+            connections_max: u32 = 0, Whole(0, 1 << 30);
+            /// Channels that one connection may be subscribed to at once.
+            subscriptions_per_connection_max: u32 = 16_384, Whole(1, 1 << 20);
+            /// Client events that one connection may send in a second.
             client_events_per_second_max: u32 = 10, Whole(1, 1_000_000);
+            /// Events published in a second; 0 for any number.
+            publishes_per_second_max: u32 = 0, Whole(0, 1_000_000_000);
+            /// Members of one presence channel.
+            presence_members_max: usize = 100, Whole(1, 1_000_000);
+            /// User object of a member.
+            presence_user_bytes_max: usize = 1024, Whole(16, 64 << 10);
+            /// Id of a member or of a signed-in user.
+            user_id_characters_max: usize = 128, Whole(1, 1024);
+            /// Users that one connection may watch.
+            watchlist_users_max: usize = 100, Whole(0, 10_000);
+            /// Close connections that are not authorized in time.
+            authorized_connections: bool = false, Switch;
+            /// Time that a connection has to do so.
+            authorization_timeout_s: u64 = 30, Whole(1, 3600);
+            /// Tell the subscribers of a channel how many they are.
+            subscription_counts: bool = false, Switch;
+            /// Time for which a cache channel holds its last event.
+            cache_ttl_s: u32 = 1800, Whole(1, 31_536_000);
         }
     }
     nested {
@@ -447,16 +507,57 @@ pub const BUILT_IN_SECRET: &str = "app-secret";
 /// What an app in the file must state.
 pub const APP_REQUIRED: [&str; 3] = ["id", "key", "secret"];
 
+/// The settings that describe the only app, where the file lists none.
+pub const ONLY_APP: [&str; 6] = [
+    "app_id",
+    "app_key",
+    "app_secret",
+    "client_events",
+    "webhook_url",
+    "webhook_events",
+];
+
+/// The setting of the whole server that an app's setting of this name has its default from.
+pub fn server_wide(name: &str) -> Option<&'static Setting<Options>> {
+    SETTINGS
+        .iter()
+        .find(|setting| setting.name == name && !ONLY_APP.contains(&name))
+}
+
 /// An app of the file before its own lines are read: client events are off, as the vendor has it,
 /// and its limits are those of the server.
 pub fn listed_app(options: &Options) -> AppOptions {
-    AppOptions {
+    let mut app = AppOptions {
         client_events: false,
-        event_data_bytes_max: options.event_data_bytes_max,
-        client_events_per_second_max: options.client_events_per_second_max,
         ..AppOptions::default()
+    };
+    app.take_limits(options);
+    app
+}
+
+impl AppOptions {
+    /// Gives the app the server's value of every setting that both have.
+    pub fn take_limits(&mut self, options: &Options) {
+        for setting in APP_SETTINGS {
+            if let Some(server_wide) = server_wide(setting.name) {
+                let is_taken = setting.set(self, &server_wide.print(options));
+                assert!(is_taken, "both settings {} accept the same", setting.name);
+            }
+        }
     }
 }
+
+/// What soketi has as defaults where they differ, and the sizes of messages that follow from them.
+///
+/// Source: soketi 1.6, its documentation of environment variables.
+pub const SOKETI_DEFAULTS: &[(&str, &str)] = &[
+    ("activity_timeout_s", "30"),
+    ("event_data_bytes_max", "102400"),
+    ("presence_user_bytes_max", "2048"),
+    ("cache_ttl_s", "3600"),
+    ("message_bytes_max", "1048576"),
+    ("http_body_bytes_max", "8388608"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -116,6 +116,8 @@ fn samples(setting: &Setting<Options>) -> [String; 3] {
         "client_events" | "compression" => ["off", "on", "false"],
         "webhook_url" => ["http://file/", "http://variable/", "https://flag:8/a"],
         "webhook_events" => ["channel_occupied", "cache_miss,client_event", "all"],
+        "compat" => ["soketi", "pusher", "soketi"],
+        "authorized_connections" | "subscription_counts" => ["on", "off", "true"],
         _ => {
             let default: u64 = setting.print(&Options::default()).parse().unwrap_or(0);
             let sample = |step: u64| match default {
@@ -351,6 +353,58 @@ fn listed_apps_have_the_limits_of_the_server_unless_they_state_their_own() {
 }
 
 #[test]
+fn every_limit_of_an_app_is_the_servers_unless_it_is_stated() {
+    let mut count = 0;
+    for setting in APP_SETTINGS {
+        let Some(server_wide) = table::server_wide(setting.name) else {
+            continue;
+        };
+        let [text, ..] = samples(server_wide);
+        let argument = format!("--{}={text}", server_wide.flag());
+        for file in ["", TWO_APPS] {
+            let loaded = loaded(Typed {
+                file,
+                arguments: &[&argument],
+                ..Typed::default()
+            });
+            let options = loaded.unwrap().options;
+            let app = &options.apps[0];
+            let printed = server_wide.print(&options);
+            assert_eq!(setting.print(app), printed, "{}", setting.name);
+            assert_ne!(printed, server_wide.print(&Options::default()));
+        }
+        count += 1;
+    }
+    assert!(count > 10);
+}
+
+#[test]
+fn soketi_has_defaults_of_its_own_where_nothing_is_stated() {
+    let soketi = loaded(Typed {
+        arguments: &["--compat", "soketi", "--cache-ttl-s", "1800"],
+        ..Typed::default()
+    })
+    .unwrap();
+    assert_eq!(soketi.options.activity_timeout_s, 30);
+    let app = &soketi.options.apps[0];
+    assert_eq!(app.event_data_bytes_max, 102_400);
+    assert_eq!(app.presence_user_bytes_max, 2048);
+    assert_eq!(app.cache_ttl_s, 1800);
+    let report = soketi.report();
+    let line = |name: &str| report.lines().find(|line| line.starts_with(name));
+    let activity = line("activity_timeout_s").unwrap();
+    assert!(activity.ends_with("default of compat"), "{activity}");
+    let listed = loaded(Typed {
+        file: &format!("compat = 'soketi'\n{TWO_APPS}"),
+        ..Typed::default()
+    })
+    .unwrap();
+    let sizes = listed.options.apps.iter();
+    let sizes: Vec<usize> = sizes.map(|app| app.event_data_bytes_max).collect();
+    assert_eq!(sizes, [5000, 20_000]);
+}
+
+#[test]
 fn a_list_of_apps_that_is_ambiguous_or_incomplete_is_refused() {
     check_error(
         Typed {
@@ -454,12 +508,18 @@ fn bounds_that_make_each_other_unreachable_are_refused() {
 
 #[test]
 fn default_bounds_hold_the_largest_event_and_the_largest_batch_however_they_are_escaped() {
-    let options = Options::default();
-    let event = event_frame_bytes_max(&options, options.event_data_bytes_max);
-    assert!(event <= options.message_bytes_max);
-    assert!(event * options.batch_events_max <= options.http_body_bytes_max);
-    let channels = options.event_channels_max * (options.channel_name_bytes_max + 3);
-    assert!(event + channels <= options.http_body_bytes_max);
+    for compat in ["pusher", "soketi"] {
+        let loaded = loaded(Typed {
+            arguments: &["--compat", compat],
+            ..Typed::default()
+        });
+        let options = loaded.unwrap().options;
+        let event = event_frame_bytes_max(&options, options.event_data_bytes_max);
+        assert!(event <= options.message_bytes_max);
+        assert!(event * options.batch_events_max <= options.http_body_bytes_max);
+        let channels = options.event_channels_max * (options.channel_name_bytes_max + 3);
+        assert!(event + channels <= options.http_body_bytes_max);
+    }
 }
 
 #[test]

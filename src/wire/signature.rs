@@ -17,6 +17,7 @@ use sha2::Sha256;
 use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
 
+use super::http::query_pairs;
 use super::pusher::SocketId;
 
 /// Signs under one secret. The key is scheduled once, and each signature starts from a clone of that
@@ -226,19 +227,6 @@ impl fmt::Display for RequestAuthError {
 
 impl std::error::Error for RequestAuthError {}
 
-/// The pairs of a form or query (the URL Standard, "application/x-www-form-urlencoded parsing"):
-/// `+` is a space, a `%` that no two digits follow stands for itself, and bytes that are not UTF-8
-/// become U+FFFD.
-pub(super) fn form_pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (form_decoded(key), form_decoded(value))
-        })
-}
-
 fn check_token(key: &str, signer: &Signer, auth: &str, signed: String) -> Result<(), TokenError> {
     let (given_key, given) = auth.split_once(':').ok_or(TokenError::Malformed)?;
     if given_key != key {
@@ -292,7 +280,7 @@ struct Parameters<'a> {
 
 impl<'a> Parameters<'a> {
     fn parse(query: &'a str) -> Self {
-        let mut sorted: SmallVec<[_; 6]> = form_pairs(query)
+        let mut sorted: SmallVec<[_; 6]> = query_pairs(query)
             .map(|(key, value)| (lower_case(key), value))
             .collect();
         // Stable: the members of an array stay in their order.
@@ -334,36 +322,6 @@ fn lower_case(key: Cow<'_, str>) -> Cow<'_, str> {
         true => Cow::Owned(key.to_ascii_lowercase()),
         false => key,
     }
-}
-
-fn form_decoded(text: &str) -> Cow<'_, str> {
-    if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
-        return Cow::Borrowed(text);
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        decoded.push(match (byte, hex_byte(after)) {
-            (b'%', Some(escaped)) => {
-                rest = &after[2..];
-                escaped
-            }
-            (b'+', _) => b' ',
-            (plain, _) => plain,
-        });
-    }
-    Cow::Owned(match String::from_utf8(decoded) {
-        Ok(text) => text,
-        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-    })
-}
-
-/// The byte that the two digits at the front name, if they are there.
-fn hex_byte(text: &[u8]) -> Option<u8> {
-    let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
-    let value = digit(0)? * 16 + digit(1)?;
-    Some(u8::try_from(value).expect("two hexadecimal digits are a byte"))
 }
 
 fn write_hex(bytes: &[u8], out: &mut [u8]) {
@@ -484,6 +442,32 @@ mod tests {
             ),
             Ok(())
         );
+    }
+
+    #[test]
+    fn channel_data_is_signed_on_whatever_kind_of_channel_it_is_sent() {
+        let auth = |text: &str| {
+            let signature = signer().sign(&[text.as_bytes()]);
+            format!("{KEY}:{}", str::from_utf8(&signature).unwrap())
+        };
+        // Libraries sign channel_data for private channels too, and a signed-in user joins a
+        // presence channel without any.
+        for channel in [
+            "private-a",
+            "private-encrypted-a",
+            "presence-a",
+            "presence-cache-a",
+        ] {
+            let check = |auth: &str, data| {
+                check_subscription(KEY, &signer(), auth, SOCKET_ID, channel, data)
+            };
+            let with_data = auth(&format!("1234.1234:{channel}:{{}}"));
+            assert_eq!(check(&with_data, Some("{}")), Ok(()));
+            assert!(check(&with_data, None).is_err());
+            let without = auth(&format!("1234.1234:{channel}"));
+            assert_eq!(check(&without, None), Ok(()));
+            assert!(check(&without, Some("{}")).is_err());
+        }
     }
 
     #[test]
@@ -799,33 +783,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_form_is_decoded_as_browsers_do() {
-        let pairs: Vec<_> = form_pairs("a=1+2&&b&=c&d=%41%4&e=%zz%&f=%ff&g=h=i").collect();
-        let expected = [
-            ("a", "1 2"),
-            ("b", ""),
-            ("", "c"),
-            ("d", "A%4"),
-            ("e", "%zz%"),
-            ("f", "\u{fffd}"),
-            ("g", "h=i"),
-        ];
-        assert_eq!(
-            pairs,
-            expected.map(|(key, value)| (key.into(), value.into()))
-        );
-    }
-
     proptest! {
-        #[test]
-        fn escaped_text_decodes_to_itself(text in any::<String>()) {
-            let escaped: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
-            let query = format!("k={escaped}");
-            let pairs: Vec<_> = form_pairs(&query).collect();
-            prop_assert_eq!(pairs, vec![("k".into(), text.into())]);
-        }
-
         #[test]
         fn random_text_never_panics(
             query in any::<String>(),

@@ -19,9 +19,9 @@ use smallvec::{SmallVec, smallvec};
 use super::attributes::Attributes;
 use super::refusal::ApiError;
 use crate::wire::channel;
+use crate::wire::http::query_pairs;
 use crate::wire::json::{self, RawString};
 use crate::wire::pusher::{InvalidSocketId, SocketId};
-use crate::wire::signature::form_pairs;
 
 /// What an event may be. Beyond a limit the whole call is refused.
 #[derive(Clone, Copy, Debug)]
@@ -162,7 +162,7 @@ impl<'a> QueryFields<'a> {
     /// The parameters of the call's signature, and unknown ones, say nothing about the event.
     fn parse(query: Option<&'a str>) -> Self {
         let mut fields = Self::default();
-        for (key, value) in form_pairs(query.unwrap_or("")) {
+        for (key, value) in query_pairs(query.unwrap_or("")) {
             match &*key {
                 "name" => fields.name = Some(value),
                 "data" => fields.data = Some(value),
