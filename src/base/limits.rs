@@ -129,3 +129,11 @@ pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// What one queued event takes besides its text, as far as the bound on bytes is concerned.
 pub const WEBHOOK_EVENT_OVERHEAD_BYTES: usize = 128;
+
+/// Channels that a shard looks at for one page of a list: a few hundred microseconds of a turn.
+pub const LISTED_PER_PAGE: u32 = 4096;
+
+/// Subscribers up to which each change of their number is told at once; of more it is told this
+/// often, in seconds, as the documentation of subscription counts has it.
+pub const COUNTED_AT_ONCE_MAX: u32 = 100;
+pub const COUNTED_EVERY_S: u32 = 5;

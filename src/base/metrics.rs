@@ -86,6 +86,8 @@ shards {
     Deflates counter "outpour_deflates_total",
     /// Connections closed because nothing was heard of the peer.
     Unheard counter "outpour_unheard_closed_total",
+    /// Connections closed because the API ended those of their user.
+    Terminated counter "outpour_terminated_total",
     /// Letters posted to other shards.
     Letters counter "outpour_letters_total",
     /// Wakes sent to sleeping shards.

@@ -108,6 +108,13 @@ impl<T> Slab<T> {
         self.live as usize
     }
 
+    /// No entry lives at this index or a higher one.
+    pub fn end(&self) -> u32 {
+        let last = self.pages.last().map_or(0, Vec::len);
+        let full = self.pages.len().saturating_sub(1) * ENTRIES_PER_PAGE;
+        u32::try_from(full + last).expect("indexes are below 2^32")
+    }
+
     pub fn is_empty(&self) -> bool {
         self.live == 0
     }

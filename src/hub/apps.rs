@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::notice::Wanted;
+use super::quota::Quota;
 use crate::options::Options;
 use crate::wire::api::EventLimits;
 use crate::wire::pusher::member::MemberLimits;
@@ -23,6 +24,12 @@ pub struct App {
     pub presence_members_max: usize,
     /// How long a cache channel's last event is kept.
     pub cache_ttl_s: u32,
+    pub subscriptions_per_connection_max: u32,
+    /// Whether subscribers are told how many they are.
+    pub tells_counts: bool,
+    /// How long a connection has to be authorized; 0 if it does not have to be.
+    pub authorization_timeout_s: u32,
+    pub quota: Quota,
     /// What its webhooks want to be told.
     pub wanted: Wanted,
 }
@@ -54,6 +61,13 @@ impl Apps {
             },
             presence_members_max: app.presence_members_max,
             cache_ttl_s: app.cache_ttl_s,
+            subscriptions_per_connection_max: app.subscriptions_per_connection_max,
+            tells_counts: app.subscription_counts,
+            authorization_timeout_s: match app.authorized_connections {
+                true => app.authorization_timeout_s as u32,
+                false => 0,
+            },
+            quota: Quota::new(app.connections_max, app.publishes_per_second_max),
             wanted: Wanted::new(app),
             limits: EventLimits {
                 data_bytes_max: app.event_data_bytes_max,

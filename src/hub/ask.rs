@@ -5,6 +5,7 @@
 
 use super::variant::Variant;
 use crate::base::socket::Socket;
+use crate::wire::api::Attributes;
 use crate::wire::pusher::member::MemberText;
 
 #[derive(Debug)]
@@ -24,6 +25,17 @@ pub enum Question {
         /// Who it is, where that matters.
         member: Option<MemberText>,
     },
+    /// What there is to tell of the channel.
+    Facts { place: u32 },
+    /// The answer to the API's question about the channel.
+    Channel { told: Attributes },
+    /// The answer to the API's question about its members.
+    Users { with_user_info: bool },
+    /// All connections of the user whose channel it is are to end.
+    Terminate,
+    /// The next of the channels whose home is the shard that is asked, and whose names begin with
+    /// `channel`; from this number on.
+    List { told: Attributes, from: u32 },
 }
 
 #[derive(Debug)]
@@ -37,11 +49,34 @@ pub struct Answer {
 #[derive(Debug)]
 pub enum Content {
     /// The requester gets what is sequenced from here on, after these messages.
-    Entered { replies: Vec<Vec<u8>> },
+    Entered {
+        replies: Vec<Vec<u8>>,
+    },
     /// The requester is told of what the watched user does from here on; so it stands now.
-    Watching { is_online: bool },
+    Watching {
+        is_online: bool,
+    },
+    Facts {
+        place: u32,
+        facts: Facts,
+    },
+    /// The body of an answer, whole.
+    Body(Vec<u8>),
+    /// Entries of a list, and where the shard would go on, unless it is through.
+    Listed {
+        entries: Vec<u8>,
+        shard: u16,
+        next: Option<u32>,
+    },
     /// The requester is not let in, for this reason.
     Refused(Refused),
+}
+
+/// How many a channel has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub users: u64,
+    pub subscriptions: u64,
 }
 
 /// Why somebody is not let in: the parts of a `pusher:subscription_error`.

@@ -209,6 +209,19 @@ impl Channels {
         }
     }
 
+    /// The records with numbers from `from` on, of `count` places, and the number behind them if
+    /// there may be more.
+    pub fn page(
+        &self,
+        from: u32,
+        count: u32,
+    ) -> (impl Iterator<Item = (u32, &Channel)>, Option<u32>) {
+        let end = self.records.end().min(from.saturating_add(count));
+        let live = (from..end).filter(|index| self.records.is_live(*index));
+        let records = live.map(|index| (index, &self.records[index]));
+        (records, (end < self.records.end()).then_some(end))
+    }
+
     pub fn key_of(&self, channel: u32) -> Key {
         self.records.key_of(channel)
     }

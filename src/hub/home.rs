@@ -34,6 +34,17 @@ pub struct Kept {
     pub cached: Option<Cached>,
     /// The home is in the list of those whose cached event will be over.
     pub is_listed: bool,
+    /// If subscribers are told how many they are.
+    pub counted: Counted,
+}
+
+/// How many subscribers there were when they were last told, and when that was.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    pub told: u32,
+    pub at_s: u32,
+    /// The home is in the list of those that have to tell.
+    pub is_due: bool,
 }
 
 /// The last event that a back end published: its name and data, as JSON tokens.
@@ -72,6 +83,8 @@ pub struct Interest {
     pub shard: u16,
     /// The shard does not know yet that it has joined.
     pub owes_joined: bool,
+    /// The shard is to end the connections of the user whose channel this is.
+    pub owes_end: bool,
 }
 
 /// What at least one shard has not been posted yet.
@@ -121,7 +134,9 @@ impl Home {
     pub fn forget_over(&mut self, now_s: u32) {
         if let Some(kept) = self.kept.as_mut() {
             kept.cached.take_if(|cached| cached.over_s <= now_s);
-            if kept.roster.is_empty() && kept.cached.is_none() && !kept.is_listed {
+            let is_counted = kept.counted.told > 0 || kept.counted.is_due;
+            let is_caching = kept.cached.is_some() || kept.is_listed;
+            if kept.roster.is_empty() && !is_caching && !is_counted {
                 self.kept = None;
             }
         }

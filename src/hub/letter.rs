@@ -5,7 +5,7 @@
 //! | `Publish`, `Ask` | where it arrived, home | the request waits; there is credit for so many under way |
 //! | `Published`, `Answer` | home, where it arrived | cannot be: all that is under way has its room |
 //! | `Join`, `Leave`, `Exit`, `Progress` | audience, home | offered again in the next turn |
-//! | `Joined`, `Except`, `Deliver` | home, audience | likewise |
+//! | `Joined`, `Except`, `Deliver`, `End` | home, audience | likewise |
 //! | `Congested` | home, everyone | likewise |
 //!
 //! Letters of one lane arrive in the order they were posted, and that order is the protocol: a
@@ -59,6 +59,10 @@ pub enum Letter {
         audience: Key,
         position: u64,
         frames: Bytes,
+    },
+    /// Every connection that is subscribed to the channel, which is a user's own, is to end.
+    End {
+        audience: Key,
     },
     /// Every subscriber here that takes its bytes has the frames up to this position, and there are
     /// so many.

@@ -8,6 +8,8 @@ pub mod home;
 pub mod letter;
 pub mod log;
 pub mod notice;
+pub mod query;
+pub mod quota;
 pub mod roster;
 pub mod session;
 pub mod users;

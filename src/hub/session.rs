@@ -18,8 +18,9 @@ use crate::wire::signature;
 pub struct Session {
     pub app: u16,
     pub protocol: u8,
-    /// The client has signed in or joined a channel that takes an authorization.
-    pub is_authorized: bool,
+    /// When the client has to have signed in or joined a channel that takes an authorization; 0
+    /// once it has, or if it does not have to.
+    pub authorize_by_s: u32,
     pub user: Option<Box<SignedIn>>,
     /// Client events of the current second.
     events: u32,
@@ -60,7 +61,7 @@ impl Session {
         Session {
             app,
             protocol,
-            is_authorized: false,
+            authorize_by_s: 0,
             user: None,
             events: 0,
             second: 0,
@@ -154,7 +155,7 @@ impl Session {
             Some(_) => return refuse(user::OTHER_USER.to_string()),
             None => {}
         }
-        self.is_authorized = true;
+        self.authorize_by_s = 0;
         self.user = Some(Box::new(SignedIn {
             id: parsed.id.as_ref().into(),
             user_info: parsed.user_info.map(Into::into),
@@ -217,7 +218,9 @@ impl Session {
                 return refuse("AuthError", &error.to_string(), 401);
             }
         }
-        self.is_authorized |= kind.needs_authorization();
+        if kind.needs_authorization() {
+            self.authorize_by_s = 0;
+        }
         let mut member = None;
         if kind.is_presence() {
             let parsed = match (channel_data.as_deref(), &self.user) {

@@ -14,10 +14,12 @@ use super::Engine;
 impl Engine {
     /// Puts a question to a channel's home; the connection reads on when it is answered.
     pub(super) fn ask(&mut self, ask: Ask) {
-        let slot = ask.requester.slot;
-        let waiting = self.connections[slot].waiting.get_or_insert_default();
-        waiting.receipts += 1;
         let home = self.home_of(self.channels.hash(ask.app, &ask.channel));
+        self.ask_shard(home, ask);
+    }
+
+    pub(super) fn ask_shard(&mut self, home: u16, ask: Ask) {
+        self.connections.waiting(ask.requester.slot).receipts += 1;
         if home == self.index {
             self.own_asks.push_back(Box::new(ask));
         } else {
@@ -81,6 +83,11 @@ impl Engine {
                 );
                 is_joining && self.exits.iter().all(|(to, _)| *to != home)
             }
+            Question::Facts { .. }
+            | Question::Channel { .. }
+            | Question::Users { .. }
+            | Question::Terminate
+            | Question::List { .. } => true,
         };
         is_in_order && self.mesh.has_credit(home, 1)
     }
@@ -108,6 +115,14 @@ impl Engine {
                 home.stream(variant).answer(from, ask.answer(content));
                 self.owe(channel);
             }
+            Question::Facts { .. }
+            | Question::Channel { .. }
+            | Question::Users { .. }
+            | Question::Terminate
+            | Question::List { .. } => {
+                self.mesh
+                    .post_receipt(from, Letter::Answer(ask.answer(content)));
+            }
         }
     }
 
@@ -120,6 +135,16 @@ impl Engine {
             Question::Enter { member, .. } => {
                 self.enter(ask.app, &ask.channel, address, member.take())
             }
+            Question::Facts { place } => Content::Facts {
+                place: *place,
+                facts: self.facts(ask.app, &ask.channel),
+            },
+            Question::Channel { told } => self.describe(ask.app, &ask.channel, *told),
+            Question::Users { with_user_info } => {
+                self.list_users(ask.app, &ask.channel, *with_user_info)
+            }
+            Question::Terminate => self.terminate(ask.app, &ask.channel),
+            Question::List { told, from } => self.list(ask.app, &ask.channel, *told, *from),
         }
     }
 
@@ -140,6 +165,9 @@ impl Engine {
             Content::Watching { is_online } => {
                 self.let_in(slot, place);
                 self.on_watching(slot, &answer.channel, is_online);
+            }
+            content @ (Content::Facts { .. } | Content::Body(_) | Content::Listed { .. }) => {
+                self.on_told(slot, content);
             }
             Content::Refused(Refused {
                 kind,

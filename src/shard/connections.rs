@@ -13,6 +13,7 @@ use crate::base::limits;
 use crate::base::slots::SlotSet;
 use crate::base::socket::{GENERATION_BITS, Socket};
 use crate::hub::letter::Publication;
+use crate::hub::query::Query;
 use crate::hub::session::Session;
 use crate::hub::users::SignIn;
 use crate::hub::variant::Variant;
@@ -39,6 +40,8 @@ pub struct Connection {
     pub peer: PeerAddress,
     /// In which form it gets channels' frames.
     pub variant: Variant,
+    /// The app in whose quota it counts.
+    pub counted_for: Option<u16>,
     /// The window of what may be sent compressed; nothing if compression was not negotiated.
     pub window: Option<WindowBits>,
     pub protocol: Protocol,
@@ -158,6 +161,8 @@ pub struct Waiting {
     /// Confirmations and answers of homes that have not come yet.
     pub receipts: u32,
     pub persistence_closes: bool,
+    /// The answer has no body.
+    pub is_head: bool,
     /// What is to be done when the last of them came, if it is not simply to go on.
     pub pending: Option<Pending>,
 }
@@ -166,6 +171,7 @@ pub struct Waiting {
 #[derive(Debug)]
 pub enum Pending {
     SignIn(Box<SignIn>),
+    Query(Box<Query>),
 }
 
 impl Waiting {
@@ -281,11 +287,12 @@ impl Connections {
             && waiting.input.capacity() <= limits::SPARE_WAIT_BYTES_MAX
             && !waiting.parked.spilled()
         {
-            waiting.input.clear();
-            waiting.parked.clear();
-            waiting.parked_until_ms = 0;
-            waiting.receipts = 0;
-            waiting.persistence_closes = false;
+            let mut input = std::mem::take(&mut waiting.input);
+            input.clear();
+            *waiting = Waiting {
+                input,
+                ..Waiting::default()
+            };
             self.spare_waits.push(waiting);
         }
     }
@@ -310,6 +317,7 @@ impl Connection {
             exceptions: 0,
             peer: PeerAddress::UNKNOWN,
             variant: Variant::Plain,
+            counted_for: None,
             window: None,
             protocol: Protocol::Absent,
             subscriptions: SmallVec::new(),

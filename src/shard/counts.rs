@@ -3,8 +3,10 @@
 //! Shards report the number of theirs once a turn, and homes look at it once a turn, so what is told
 //! is the state then and not every step on the way.
 
+use crate::base::limits;
 use crate::hub::notice::Kind;
-use crate::wire::channel;
+use crate::wire::channel::{self, ChannelKind};
+use crate::wire::pusher::announcement::{SUBSCRIPTION_COUNT, subscription_count_data};
 use crate::wire::pusher::user::WatchedState;
 
 use super::Engine;
@@ -41,6 +43,7 @@ impl Engine {
             return;
         };
         let told = std::mem::replace(&mut home.subscribers_told, now);
+        self.review_told_count(channel, now);
         if (told > 0) == (now > 0) {
             return;
         }
@@ -58,6 +61,60 @@ impl Engine {
                 WatchedState::Offline
             };
             self.tell_watchers(app, &id, state);
+        }
+    }
+
+    /// Subscribers are told how many they are, where the app wants that: at once while they are few,
+    /// else every so often.
+    fn review_told_count(&mut self, channel: u32, now: u32) {
+        let record = &self.channels[channel];
+        let (app, name) = (record.app, record.name.clone());
+        let is_told = self.apps.app(app).tells_counts
+            && !ChannelKind::of(&name).is_presence()
+            && !name.starts_with('#');
+        if !is_told {
+            return;
+        }
+        let now_s = self.now_s;
+        let counted = &mut self.kept(app, &name).counted;
+        if counted.told == now || counted.is_due {
+            return;
+        }
+        let is_crowd = now > limits::COUNTED_AT_ONCE_MAX && counted.told > 0;
+        if is_crowd && now_s < counted.at_s + limits::COUNTED_EVERY_S {
+            counted.is_due = true;
+            let home = self.channels.key_of(channel);
+            return self.counts_due.push(home);
+        }
+        (counted.told, counted.at_s) = (now, now_s);
+        if now == 0 {
+            if let Some(home) = self.channels[channel].home.as_mut() {
+                home.forget_over(now_s);
+            }
+            return;
+        }
+        let count = u64::from(now);
+        self.notify(app, &name, Kind::SubscriptionCount { count });
+        self.tell_all(
+            app,
+            &name,
+            SUBSCRIPTION_COUNT,
+            &subscription_count_data(count),
+        );
+    }
+
+    /// Tells the counts for which it was too early.
+    pub(super) fn tell_due_counts(&mut self) {
+        for home in std::mem::take(&mut self.counts_due) {
+            let Some(channel) = self.channels.resolve(home) else {
+                continue;
+            };
+            let kept = self.channels[channel].home.as_mut();
+            if let Some(kept) = kept.and_then(|home| home.kept.as_mut()) {
+                kept.counted.is_due = false;
+            }
+            self.review_told_count(channel, self.subscribers(channel));
+            self.drop_home_if_unused(channel);
         }
     }
 }

@@ -47,7 +47,7 @@ impl Engine {
                 Entry::First => {
                     let user_id = &user_id;
                     self.notify(app, name, Kind::MemberAdded { user_id });
-                    self.tell_members(app, name, MEMBER_ADDED, &added);
+                    self.tell_all(app, name, MEMBER_ADDED, &added);
                 }
                 Entry::Again => {}
                 Entry::Full => return full(members_max),
@@ -77,12 +77,12 @@ impl Engine {
         if let Some(member) = kept.and_then(|kept| kept.roster.exit(address)) {
             let user_id = &member.id_token();
             self.notify(app, name, Kind::MemberRemoved { user_id });
-            self.tell_members(app, name, MEMBER_REMOVED, &member.removed_data());
+            self.tell_all(app, name, MEMBER_REMOVED, &member.removed_data());
         }
         self.forget_over(channel);
     }
 
-    fn tell_members(&mut self, app: u16, channel: &str, name: &str, data: &str) {
+    pub(super) fn tell_all(&mut self, app: u16, channel: &str, name: &str, data: &str) {
         self.sequence(&Event {
             app,
             origin: Origin::Server,
@@ -95,7 +95,7 @@ impl Engine {
     }
 
     /// What the home of a channel, which is here, remembers.
-    fn kept(&mut self, app: u16, name: &str) -> &mut Kept {
+    pub(super) fn kept(&mut self, app: u16, name: &str) -> &mut Kept {
         let channel = self.channels.find_or_insert(app, name, Variant::Plain);
         let home = self.channels[channel].home.get_or_insert_default();
         home.kept.get_or_insert_default()

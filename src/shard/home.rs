@@ -66,6 +66,11 @@ impl Engine {
                 subscribers,
                 position,
             } => self.on_progress(from, home, variant, subscribers, position),
+            Letter::End { audience } => {
+                if let Some(channel) = self.channels.resolve(audience) {
+                    self.end_audience(channel);
+                }
+            }
             Letter::Congested {
                 channel,
                 is_congested,
@@ -117,6 +122,7 @@ impl Engine {
             subscribers: join.subscribers,
             shard: from,
             owes_joined: true,
+            owes_end: false,
         });
         self.owe(channel);
         self.recounts.push(self.channels.key_of(channel));

@@ -259,7 +259,7 @@ impl Engine {
         reply: &mut Vec<u8>,
     ) {
         let held = self.connections[slot].subscriptions.len();
-        let most = self.options.subscriptions_per_connection_max;
+        let most = self.apps.app(app).subscriptions_per_connection_max;
         if self.place_of(slot, app, channel).is_some() {
             let error = format!("Existing subscription to channel {channel}");
             pusher::encode_error(reply, &error, None, Some(channel));

@@ -35,6 +35,7 @@ pub mod intake;
 pub mod membership;
 pub mod mesh;
 pub mod publish;
+pub mod queries;
 pub mod requests;
 pub mod sweep;
 pub mod turn;
@@ -136,6 +137,8 @@ pub struct Engine {
     exits: VecDeque<(u16, Box<Exit>)>,
     /// Homes whose count of subscribers may have changed in this turn.
     recounts: Vec<Key>,
+    /// Homes that have to tell how many subscribers there are, once each.
+    counts_due: Vec<Key>,
     /// Homes that keep an event, once each, by the second when it will be over.
     caching: BinaryHeap<Reverse<(u32, Key)>>,
     arena: BytesMut,
@@ -205,6 +208,7 @@ impl Engine {
             own_asks: VecDeque::new(),
             exits: VecDeque::new(),
             recounts: Vec::new(),
+            counts_due: Vec::new(),
             caching: BinaryHeap::new(),
             encoder: Encoder::default(),
             arena: BytesMut::with_capacity(limits::ARENA_BYTES),

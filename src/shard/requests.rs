@@ -5,11 +5,15 @@ use std::mem;
 
 use smallvec::SmallVec;
 
+use crate::base::dialect::Dialect;
 use crate::base::metrics::{self, Metric};
 use crate::base::socket::Socket;
+use crate::hub::ask::Question;
 use crate::hub::letter::{Event, Origin, Publication};
+use crate::hub::query::{Publish, Query};
 use crate::hub::session::Session;
-use crate::wire::api::{self, ApiError};
+use crate::hub::users;
+use crate::wire::api::{self, Call, Endpoint, NoEndpoint, PublishForm};
 use crate::wire::http::{self, Body, Parsed, Persistence, Request};
 use crate::wire::pusher::{self, CloseCode};
 use crate::wire::signature::{self, SignedRequest};
@@ -28,6 +32,8 @@ struct Answer {
 
 const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
 const TEXT: &[(&str, &str)] = &[("Content-Type", "text/plain; charset=utf-8")];
+const ALLOW_POST: &[(&str, &str)] = &[TEXT[0], ("Allow", "POST")];
+const ALLOW_GET: &[(&str, &str)] = &[TEXT[0], ("Allow", "GET, HEAD")];
 const RETRY: &[(&str, &str)] = &[
     ("Content-Type", "text/plain; charset=utf-8"),
     ("Retry-After", "1"),
@@ -42,11 +48,24 @@ impl Answer {
         }
     }
 
-    pub(super) fn accepted() -> Answer {
+    pub(super) fn accepted(dialect: Dialect) -> Answer {
+        let body = match dialect {
+            Dialect::Pusher => "{}",
+            Dialect::Soketi => r#"{"ok":true}"#,
+        };
         Answer {
             status: 200,
             headers: JSON,
-            body: "{}".into(),
+            body: body.into(),
+        }
+    }
+
+    fn json(status: u16, body: Vec<u8>) -> Answer {
+        let body = String::from_utf8(body).expect("JSON of text is text");
+        Answer {
+            status,
+            headers: JSON,
+            body: body.into(),
         }
     }
 
@@ -189,27 +208,35 @@ impl Engine {
                 });
             }
         }
-        let Some((id, call)) = path
-            .strip_prefix("/apps/")
-            .and_then(|rest| rest.split_once('/'))
-        else {
+        let Some(below) = path.strip_prefix("/apps/") else {
             return Outcome::Answer(Answer::refusal(404, "Not found"));
         };
-        if !matches!(call, "events" | "batch_events") {
-            return Outcome::Answer(Answer::refusal(404, "Not found"));
-        }
-        if request.method() != "POST" {
-            return Outcome::Answer(Answer::refusal(405, "Method not allowed"));
-        }
+        let id = below.split('/').next().unwrap_or("");
+        let endpoint = match Endpoint::find(request.method(), &below[id.len()..]) {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                let answer = Answer::refusal(error.status(), error.to_string());
+                return Outcome::Answer(match error {
+                    NoEndpoint::OtherMethod { allowed: "POST" } => Answer {
+                        headers: ALLOW_POST,
+                        ..answer
+                    },
+                    NoEndpoint::OtherMethod { .. } => Answer {
+                        headers: ALLOW_GET,
+                        ..answer
+                    },
+                    NoEndpoint::Unknown => answer,
+                });
+            }
+        };
         let Some(number) = self.apps.with_id(id) else {
-            return Outcome::Answer(Answer::refusal(404, "Unknown app id"));
+            return Outcome::Answer(self.refuse(404, "Unknown app id"));
         };
         let app = self.apps.app(number);
-        let query = request.query().unwrap_or("");
         let signed = SignedRequest {
-            method: "POST",
+            method: request.method(),
             path,
-            query,
+            query: request.query().unwrap_or(""),
             body: request.body(),
         };
         if let Err(error) = signature::check_request(
@@ -219,23 +246,58 @@ impl Engine {
             self.wall_s,
             SIGNATURE_GRACE_S,
         ) {
-            return Outcome::Answer(Answer::refusal(401, error.to_string()));
+            return Outcome::Answer(self.refuse(401, error.to_string()));
         }
         if !app.is_enabled {
-            return Outcome::Answer(Answer::refusal(403, "The app is disabled"));
+            return Outcome::Answer(self.refuse(403, "The app is disabled"));
         }
-        let refusal =
-            |error: ApiError| Outcome::Answer(Answer::refusal(error.status, error.message));
+        let (query, body) = (request.query(), request.body());
+        let call = match Call::parse(endpoint, query, body, &app.limits, self.options.compat) {
+            Ok(call) => call,
+            Err(error) => return Outcome::Answer(self.refuse(error.status, error.message)),
+        };
+        let outcome = self.carry_out(slot, number, call);
+        if matches!(outcome, Outcome::Later) {
+            let waiting = self.connections.waiting(slot);
+            waiting.persistence_closes = persistence == Persistence::Close;
+            waiting.is_head = request.method() == "HEAD";
+        }
+        outcome
+    }
+
+    fn refuse(&self, status: u16, text: impl Into<Cow<'static, str>>) -> Answer {
+        let (content_type, body) = api::refusal_body(self.options.compat, status, &text.into());
+        let headers = if content_type == JSON[0].1 {
+            JSON
+        } else {
+            TEXT
+        };
+        Answer {
+            status,
+            headers,
+            body: body.into(),
+        }
+    }
+
+    fn carry_out(&mut self, slot: u32, app: u16, call: Call<'_>) -> Outcome {
         match call {
-            "events" => match api::parse_event(request.body(), request.query(), &app.limits) {
-                Ok(event) => self.publish(slot, number, &[event], persistence),
-                Err(error) => refusal(error),
-            },
-            _ => match api::parse_batch(request.body(), &app.limits) {
-                Ok(events) => self.publish(slot, number, &events, persistence),
-                Err(error) => refusal(error),
-            },
+            Call::Publish { events, form } => return self.publish(slot, app, &events, form),
+            Call::Channels { prefix, told } => {
+                self.query_list(slot, app, prefix.as_deref().unwrap_or(""), told);
+            }
+            Call::Channel { name, told, .. } => {
+                self.query(slot, app, &name, Question::Channel { told });
+            }
+            Call::Users {
+                name,
+                with_user_info,
+            } => self.query(slot, app, &name, Question::Users { with_user_info }),
+            Call::Terminate { user_id } => {
+                let name = users::own_channel(&user_id);
+                self.query(slot, app, &name, Question::Terminate);
+            }
         }
+        Outcome::Later
     }
 
     /// Publishes what a request asked for, or keeps it until that can be done.
@@ -244,8 +306,18 @@ impl Engine {
         slot: u32,
         app: u16,
         parsed: &[api::Event<'_>],
-        persistence: Persistence,
+        form: PublishForm,
     ) -> Outcome {
+        let events = parsed.iter().map(|event| event.channels.len() as u32);
+        let quota = &self.apps.app(app).quota;
+        if !quota.take_events(events.sum(), self.wall_s as u32) {
+            let status = match self.options.compat {
+                Dialect::Pusher => 403,
+                Dialect::Soketi => 429,
+            };
+            let error = "The app has published as many events in this second as it may";
+            return Outcome::Answer(self.refuse(status, error));
+        }
         let mut events = SmallVec::<[Event<'_>; 1]>::new();
         for event in parsed {
             let excluded = event.socket_id.and_then(|id| self.address_of(id));
@@ -259,21 +331,28 @@ impl Engine {
                 excluded,
             }));
         }
-        match self.route(&events, Some(self.connections.socket(slot))) {
-            Routed::Posted { receipts: 0 } => Outcome::Answer(Answer::accepted()),
-            Routed::Posted { receipts } => {
-                let waiting = self.connections.waiting(slot);
-                waiting.receipts = receipts;
-                waiting.persistence_closes = persistence == Persistence::Close;
-                Outcome::Later
+        let query = Publish::new(app, form, parsed);
+        let query = query.map(|publish| Box::new(Query::Publish(publish)));
+        let receipts = match self.route(&events, Some(self.connections.socket(slot))) {
+            Routed::Posted { receipts: 0 } => {
+                return match query {
+                    None => Outcome::Answer(Answer::accepted(self.options.compat)),
+                    Some(query) => match self.conclude_query(slot, query) {
+                        Some((status, body)) => Outcome::Answer(Answer::json(status, body)),
+                        None => Outcome::Later,
+                    },
+                };
             }
+            Routed::Posted { receipts } => receipts,
             Routed::Behind => {
                 self.park(slot, &events);
-                let waiting = self.connections.waiting(slot);
-                waiting.persistence_closes = persistence == Persistence::Close;
-                Outcome::Later
+                0
             }
-        }
+        };
+        let waiting = self.connections.waiting(slot);
+        waiting.receipts = receipts;
+        waiting.pending = query.map(Pending::Query);
+        Outcome::Later
     }
 
     /// Keeps the events until they can be published, or their time is up.
@@ -327,7 +406,7 @@ impl Engine {
                     let waiting = self.connections[slot].waiting.as_mut();
                     waiting.expect("it was just read").receipts = receipts;
                     if receipts == 0 {
-                        self.end_wait(slot, &Answer::accepted());
+                        self.conclude(slot);
                     }
                 }
             }
@@ -348,18 +427,28 @@ impl Engine {
             return;
         };
         waiting.receipts = waiting.receipts.saturating_sub(1);
-        if waiting.receipts > 0 {
-            return;
+        if waiting.receipts == 0 {
+            self.conclude(slot);
         }
-        let pending = waiting.pending.take();
+    }
+
+    /// The last thing that the connection waited for is there.
+    fn conclude(&mut self, slot: u32) {
         if self.connections[slot].state != State::Open {
             return;
         }
-        match pending {
-            Some(Pending::SignIn(sign_in)) => self.conclude_sign_in(slot, &sign_in),
-            None => {}
-        }
-        self.end_wait(slot, &Answer::accepted());
+        let answer = match self.connections.waiting(slot).pending.take() {
+            None => Answer::accepted(self.options.compat),
+            Some(Pending::SignIn(sign_in)) => {
+                self.conclude_sign_in(slot, &sign_in);
+                Answer::accepted(self.options.compat)
+            }
+            Some(Pending::Query(query)) => match self.conclude_query(slot, query) {
+                Some((status, body)) => Answer::json(status, body),
+                None => return,
+            },
+        };
+        self.end_wait(slot, &answer);
     }
 
     /// The time of a parked publish is up: nothing of it was published.
@@ -370,6 +459,7 @@ impl Engine {
             .as_mut()
             .expect("it was parked");
         let parked = mem::take(&mut waiting.parked);
+        waiting.pending = None;
         if !self.is_http(slot) {
             let event = parked[0].event();
             let mut text = mem::take(&mut self.text);
@@ -393,7 +483,8 @@ impl Engine {
             } else {
                 Persistence::OpenAnnounced
             };
-            self.answer(slot, answer, false, persistence);
+            let is_head = waiting.is_head;
+            self.answer(slot, answer, is_head, persistence);
         }
         self.read_on(slot);
         let connection = &self.connections[slot];
@@ -449,7 +540,7 @@ impl Engine {
                 decoder: Decoder::default(),
             });
         }
-        match self.admit(request) {
+        match self.admit(slot, request) {
             Ok(session) => {
                 let mut text = mem::take(&mut self.text);
                 text.clear();
@@ -478,7 +569,11 @@ impl Engine {
     }
 
     /// Whether there is room, an app and a protocol to speak.
-    pub(super) fn admit(&self, request: &Request<'_>) -> Result<Session, (CloseCode, String)> {
+    pub(super) fn admit(
+        &mut self,
+        slot: u32,
+        request: &Request<'_>,
+    ) -> Result<Session, (CloseCode, String)> {
         let plain = |code: CloseCode| (code, code.reason().to_string());
         if self.is_draining {
             return Err(plain(CloseCode::ReconnectImmediately));
@@ -501,7 +596,16 @@ impl Engine {
         let protocol = http::query_pairs(query).find(|(name, _)| name == "protocol");
         let protocol = protocol.as_ref().map(|(_, value)| value.as_ref());
         let protocol = pusher::check_protocol(protocol).map_err(plain)?;
-        Ok(Session::new(app, protocol))
+        let record = self.apps.app(app);
+        if !record.quota.take_connection() {
+            return Err(plain(CloseCode::OverConnectionQuota));
+        }
+        self.connections[slot].counted_for = Some(app);
+        let mut session = Session::new(app, protocol);
+        if record.authorization_timeout_s > 0 {
+            session.authorize_by_s = self.now_s + record.authorization_timeout_s;
+        }
+        Ok(session)
     }
 
     /// Tells a client why it is refused, as an event and as the reason of the close.

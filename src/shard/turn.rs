@@ -9,6 +9,7 @@ use crate::base::socket::Socket;
 use crate::ring::kernel::KernelRing;
 use crate::ring::{Completion, End, Operation, Ring, Wait};
 use crate::wire::pusher::CloseCode;
+use crate::wire::pusher::user;
 use crate::wire::websocket::Opcode;
 
 use super::connections::{Http, Protocol, State};
@@ -183,9 +184,14 @@ impl Engine {
             || !self.broken.is_empty()
     }
 
+    /// Whether something is to be looked at once a second.
+    fn needs_housekeeping(&self) -> bool {
+        self.channels.log_bytes() > 0 || !self.parked.is_empty() || !self.counts_due.is_empty()
+    }
+
     /// Time until something is due.
     fn sleep_ms(&self) -> u64 {
-        let housekeeping = match self.channels.log_bytes() > 0 || !self.parked.is_empty() {
+        let housekeeping = match self.needs_housekeeping() {
             true => self.housekeeping_ms + limits::HOUSEKEEPING_MS,
             false => self.now_ms + 60_000,
         };
@@ -359,6 +365,8 @@ impl Engine {
         }
         connection.state = State::Flushing;
         connection.protocol = Protocol::Absent;
+        self.leave_quota(slot);
+        let connection = &mut self.connections[slot];
         if let Some(waiting) = connection.waiting.take() {
             self.connections.put_back(waiting);
         }
@@ -368,6 +376,13 @@ impl Engine {
         self.wheel.set(slot, self.now_ms + limit);
         if self.connections[slot].outbox.is_none() {
             self.linger(slot);
+        }
+    }
+
+    /// The connection does not count for its app any more.
+    fn leave_quota(&mut self, slot: u32) {
+        if let Some(app) = self.connections[slot].counted_for.take() {
+            self.apps.app(app).quota.give_connection_back();
         }
     }
 
@@ -407,6 +422,7 @@ impl Engine {
             State::Free | State::Accepting | State::Ending | State::Closing => return,
         }
         self.end_subscriptions(slot);
+        self.leave_quota(slot);
         let connection = &mut self.connections[slot];
         connection.state = State::Ending;
         connection.protocol = Protocol::Absent;
@@ -492,7 +508,7 @@ impl Engine {
             Protocol::WebSocket { .. } | Protocol::Echo { .. } => {
                 // A timer that is set looks at the time of the last message when it fires.
                 if connection.was_mid_message || !connection.has_activity_timer {
-                    self.now_ms + options.activity_timeout_s * 1000
+                    self.activity_deadline_ms(slot, self.now_ms)
                 } else {
                     return self.note_mid_message(slot);
                 }
@@ -501,6 +517,20 @@ impl Engine {
         };
         self.wheel.set(slot, deadline_ms);
         self.note_mid_message(slot);
+    }
+
+    /// When a client that was last heard at `heard_ms` is to be looked at.
+    fn activity_deadline_ms(&self, slot: u32, heard_ms: u64) -> u64 {
+        let idle = heard_ms + self.options.activity_timeout_s * 1000;
+        match &self.connections[slot].protocol {
+            Protocol::WebSocket { session, .. } if session.authorize_by_s > 0 => {
+                idle.min(u64::from(session.authorize_by_s) * 1000)
+            }
+            Protocol::WebSocket { .. }
+            | Protocol::Echo { .. }
+            | Protocol::Http(_)
+            | Protocol::Absent => idle,
+        }
     }
 
     fn note_mid_message(&mut self, slot: u32) {
@@ -527,6 +557,7 @@ impl Engine {
             self.has_relief = true;
             self.review_held();
             self.forget_cached();
+            self.tell_due_counts();
         }
     }
 
@@ -553,17 +584,24 @@ impl Engine {
         match &connection.protocol {
             Protocol::Http(_) | Protocol::Absent => self.close_after_flush(slot),
             Protocol::Echo { .. } => self.close_websocket(slot, 1001, "idle"),
-            Protocol::WebSocket { decoder, .. } => {
+            Protocol::WebSocket {
+                decoder, session, ..
+            } => {
                 if decoder.is_mid_message() {
                     self.metrics.add(Metric::Violations, 1);
                     self.tell(slot, "the message took too long");
                     return self.close_websocket(slot, 1008, "the message took too long");
                 }
+                if session.authorize_by_s > 0 && self.now_s >= session.authorize_by_s {
+                    let reason = user::NOT_AUTHORIZED_IN_TIME;
+                    return self.refuse_session(slot, CloseCode::Unauthorized, reason);
+                }
                 let idle_ms = 1000 * u64::from(self.now_s - connection.heard_s);
                 let activity_ms = self.options.activity_timeout_s * 1000;
                 if idle_ms + 1000 < activity_ms {
                     connection.has_activity_timer = true;
-                    self.wheel.set(slot, self.now_ms + activity_ms - idle_ms);
+                    let deadline_ms = self.activity_deadline_ms(slot, self.now_ms - idle_ms);
+                    self.wheel.set(slot, deadline_ms);
                 } else if !connection.was_pinged {
                     connection.was_pinged = true;
                     connection.has_activity_timer = true;

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::attributes::{Attributes, USER_COUNT_NOT_APPLICABLE};
 use super::endpoint::Endpoint;
 use super::publish::{self, Event, EventLimits};
@@ -18,7 +20,7 @@ use crate::wire::http;
 pub enum Call<'a> {
     /// In order; of a batch perhaps none.
     Publish {
-        events: Vec<Event<'a>>,
+        events: SmallVec<[Event<'a>; 1]>,
         form: PublishForm,
     },
     /// The channels that are occupied.
@@ -70,7 +72,7 @@ impl<'a> Call<'a> {
         dialect: Dialect,
     ) -> Result<Self, ApiError> {
         let one = |event, form| Self::Publish {
-            events: vec![event],
+            events: smallvec![event],
             form,
         };
         match endpoint {
@@ -79,7 +81,7 @@ impl<'a> Call<'a> {
                 Ok(one(event, PublishForm::Event))
             }
             Endpoint::BatchEvents => Ok(Self::Publish {
-                events: publish::parse_batch(body, limits)?,
+                events: publish::parse_batch(body, limits)?.into(),
                 form: PublishForm::Batch,
             }),
             Endpoint::ChannelEvents { channel } => {
