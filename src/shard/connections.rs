@@ -270,7 +270,7 @@ impl Connections {
             && outbox.bytes.capacity() <= limits::SPARE_OUTBOX_BYTES_MAX
         {
             outbox.bytes.clear();
-            outbox.sent = 0;
+            (outbox.sent, outbox.rest_end) = (0, 0);
             self.spare_outboxes.push(outbox);
         }
     }

@@ -363,8 +363,7 @@ impl Engine {
             .expect("it was just sent from");
         let next = match sweep.log.frame_end_after(position) {
             Some(frame_end) => {
-                let outbox = &mut self.connections[slot].outbox;
-                let outbox = outbox.get_or_insert_default();
+                let outbox = self.connections.outbox(slot);
                 outbox.keep_rest(sweep.log.slice(position, frame_end));
                 frame_end
             }
