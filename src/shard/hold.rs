@@ -43,7 +43,8 @@ impl Engine {
         };
         let is_asked = is_seen && hook.takes_event(event.name);
         let line = self.channels.hash(event.app, event.channel);
-        if !is_asked && !(is_seen && self.held.is_waiting(line)) {
+        let waits = is_asked || is_seen && self.held.is_waiting(line);
+        if !waits {
             self.sequence(event);
             return Fate::Sequenced;
         }
