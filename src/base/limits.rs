@@ -137,3 +137,16 @@ pub const LISTED_PER_PAGE: u32 = 4096;
 /// often, in seconds, as the documentation of subscription counts has it.
 pub const COUNTED_AT_ONCE_MAX: u32 = 100;
 pub const COUNTED_EVERY_S: u32 = 5;
+
+/// Events of one shard's homes that wait for hooks; the next ones are refused. No more than the
+/// lane holds by which the answers come, so that each finds room.
+pub const HELD_EVENTS_MAX: usize = EDGE_LANE_LETTERS;
+
+/// Those of one channel, so that a channel whose hook is slow leaves room for others.
+pub const HELD_EVENTS_PER_CHANNEL_MAX: usize = 1024;
+
+/// Bytes of their texts.
+pub const HELD_BYTES_MAX: usize = 64 << 20;
+
+/// What is read of a hook's answer; a longer one counts as none.
+pub const HOOK_ANSWER_BYTES_MAX: usize = 32 << 20;

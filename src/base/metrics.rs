@@ -100,8 +100,15 @@ shards {
     Completions counter "outpour_completions_total",
     /// The longest turn so far, in microseconds.
     LongestTurn gauge "outpour_longest_turn_us",
-    /// Events for webhooks that found no room on their way to the edge thread.
+    /// Events for webhooks, and questions to hooks, that found no room on their way to the edge
+    /// thread.
     NoticesDropped counter "outpour_notices_dropped_total",
+    /// Events that wait for an app's hook.
+    EventsHeld gauge "outpour_hook_events_held",
+    /// Events that an app's hook dropped.
+    EventsDropped counter "outpour_hook_events_dropped_total",
+    /// Events that were refused for an app's hook: too many waited, or it did not answer.
+    EventsRefused counter "outpour_hook_events_refused_total",
 }
 edge {
     /// Requests to webhooks that were answered with success.
@@ -116,6 +123,10 @@ edge {
     WebhookEventsDropped counter "outpour_webhook_events_dropped_total",
     /// Events that were not sent because the client came back in time.
     WebhookEventsCancelled counter "outpour_webhook_events_cancelled_total",
+    /// Questions that hooks answered.
+    ConsultsAnswered counter "outpour_hook_answers_total",
+    /// Questions that hooks did not answer in time, or not so that it could be done.
+    ConsultsFailed counter "outpour_hook_failures_total",
     /// Events that wait for a webhook, those under way included.
     WebhookEventsQueued gauge "outpour_webhook_events_queued",
 }

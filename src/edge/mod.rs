@@ -1,13 +1,15 @@
-//! The edge: one thread for what is rare or slow and reads best as async code.
+//! The edge: one thread for what is rare or slow and reads best as async code: webhooks and hooks.
 //!
 //! It runs on tokio-uring, which is tokio's current-thread runtime with io_uring behind its files;
-//! sockets and timers are tokio's. What it decides stands in [`webhooks`], [`returns`] and
-//! [`queue`], which know neither socket nor clock; this file and [`target`] carry it out.
+//! sockets and timers are tokio's. What it decides stands in [`webhooks`], [`returns`], [`queue`]
+//! and [`consults`], which know neither socket nor clock; [`turn`] and [`target`] carry it out.
 //!
 //! ```text
 //! a shard  -- lane of notices, doorbell --> read_lanes -> Webhooks::handle
 //!                                           Webhooks::next_delivery -> a task: Target::post
 //!                                           the task ends -> Webhooks::settle
+//! a channel's home  -- the same lane -----> Consults::handle -> Consults::next -> a task
+//!                   <- lane of verdicts --  the task ends -> Consults::settle
 //! ```
 //!
 //! Invariants:
@@ -24,6 +26,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::net::unix::pipe;
 
 mod backoff;
+mod consults;
 mod queue;
 mod returns;
 mod target;
@@ -31,15 +34,17 @@ mod trust;
 mod turn;
 mod webhooks;
 
-use self::target::{Settings, Target};
+use self::consults::Consults;
+use self::target::Targets;
 pub use self::trust::TrustError;
-use self::turn::Turn;
-use self::webhooks::listed;
-use crate::base::lane::Receiver;
-use crate::base::limits;
+use self::turn::{Homes, Turn};
+use self::webhooks::Webhooks;
+use crate::base::lane::{Receiver, Sender};
 use crate::base::metrics::Metrics;
 use crate::base::sleep::Doorbell;
+use crate::base::waker::Waker;
 use crate::hub::apps::Apps;
+use crate::hub::hook::Verdict;
 use crate::hub::notice::ToEdge;
 use crate::options::Options;
 
@@ -49,6 +54,8 @@ pub struct Setup {
     pub apps: Arc<Apps>,
     /// From the shards, by index.
     pub lanes: Vec<Receiver<ToEdge>>,
+    /// To the shards, by index.
+    pub verdicts: Vec<Sender<Verdict>>,
     pub doorbell: Arc<Doorbell>,
     /// The end of a pipe that whoever rang the doorbell, or changed `control`, writes to.
     pub wakes: OwnedFd,
@@ -74,67 +81,56 @@ impl Control {
 
 /// Whether any app needs the edge.
 pub fn is_needed(options: &Options) -> bool {
-    listed(options).next().is_some()
+    webhooks::listed(options).next().is_some() || consults::listed(options).next().is_some()
 }
 
 /// The edge, ready to be run on a thread of its own.
 pub struct Edge {
     setup: Setup,
-    targets: Vec<Target>,
+    targets: Targets,
 }
 
 impl Edge {
     /// Finds out whether every URL can be served.
     pub fn new(setup: Setup) -> Result<Edge, TrustError> {
-        let options = &setup.options;
-        let is_https = listed(options).any(|(_, webhook)| webhook.url.is_https());
-        let trust = is_https.then(trust::trust).transpose()?;
-        let targets = listed(options).map(|(app, webhook)| {
-            let settings = Settings {
-                url: &webhook.url,
-                headers: &webhook.headers,
-                timeout_ms: options.webhook_timeout_ms,
-                answer_bytes_max: limits::WEBHOOK_ANSWER_BYTES_MAX,
-            };
-            Target::new(settings, setup.apps.app(app), trust.as_ref())
-        });
-        let targets = targets.collect::<Result<_, _>>()?;
+        let targets = Targets::new(&setup.options, &setup.apps)?;
         Ok(Edge { setup, targets })
     }
 
-    /// Runs until it is drained or told to stop.
-    pub fn run(self) {
-        let served = tokio_uring::start(self.serve());
+    /// Runs until it is drained or told to stop. `wakers` are those of the shards, by index.
+    pub fn run(self, wakers: Vec<Waker>) {
+        let served = tokio_uring::start(self.serve(wakers));
         // Without its event the thread could not be woken.
         served.expect("the runtime polls an event");
     }
 
-    async fn serve(self) -> io::Result<()> {
+    async fn serve(self, wakers: Vec<Waker>) -> io::Result<()> {
         let Edge { setup, targets } = self;
+        let (control, doorbell) = (setup.control, setup.doorbell);
         let wakes = pipe::Receiver::from_owned_fd(setup.wakes)?;
-        let mut turn = Turn::new(
-            &setup.options,
-            setup.seed,
-            &setup.metrics,
-            targets,
-            setup.lanes,
+        let homes = Homes::new(setup.verdicts, wakers);
+        let (webhooks, consults) = (
+            Webhooks::new(&setup.options, setup.seed, setup.metrics.clone()),
+            Consults::new(&setup.options, setup.metrics.clone()),
         );
+        let mut turn = Turn::new(webhooks, consults, targets, setup.lanes, homes, setup.apps);
         let mut phase_before = Control::SERVING;
         loop {
-            let phase = setup.control.phase.load(Ordering::Acquire);
+            let phase = control.phase.load(Ordering::Acquire);
             if phase != phase_before {
                 phase_before = phase;
                 turn.end_waits();
             }
             turn.read_lanes();
             turn.start_deliveries();
+            turn.ask_hooks();
             let is_drained = phase == Control::DRAINING && turn.is_done();
             if is_drained || phase == Control::STOPPED {
-                turn.give_up();
+                turn.give_up(&setup.metrics);
                 return Ok(());
             }
-            setup.doorbell.announce();
-            let is_quiet = turn.is_quiet() && setup.control.phase.load(Ordering::Acquire) == phase;
+            doorbell.announce();
+            let is_quiet = turn.is_quiet() && control.phase.load(Ordering::Acquire) == phase;
             if is_quiet {
                 tokio::select! {
                     ready = wakes.readable() => {
@@ -146,7 +142,7 @@ impl Edge {
             } else {
                 tokio::task::yield_now().await;
             }
-            setup.doorbell.withdraw();
+            doorbell.withdraw();
             turn.settle_finished();
         }
     }

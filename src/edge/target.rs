@@ -22,10 +22,12 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tracing::debug;
 
-use super::trust::TrustError;
-use crate::hub::apps::App;
-use crate::options::Url;
+use super::trust::{TrustError, trust};
+use super::{consults, webhooks};
+use crate::base::limits;
+use crate::hub::apps::{App, Apps};
 use crate::options::webhooks::Headers;
+use crate::options::{Options, Url};
 use crate::wire::signature::Signer;
 
 /// Where to post, and as whom.
@@ -35,8 +37,46 @@ pub struct Target {
     headers: HeaderMap,
     signer: Signer,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    timeout: Duration,
     answer_bytes_max: usize,
+}
+
+/// The targets of all apps, in the order of their webhooks and of their hooks.
+pub struct Targets {
+    pub webhooks: Vec<Target>,
+    pub hooks: Vec<Target>,
+    /// How long a webhook may take; a hook has as long as an event waits.
+    pub webhook_timeout_ms: u64,
+}
+
+impl Targets {
+    pub fn new(options: &Options, apps: &Apps) -> Result<Targets, TrustError> {
+        let (webhooks, hooks) = (webhooks::listed(options), consults::listed(options));
+        let webhooks = webhooks.map(|(app, webhook)| {
+            let settings = Settings {
+                url: &webhook.url,
+                headers: &webhook.headers,
+                answer_bytes_max: limits::WEBHOOK_ANSWER_BYTES_MAX,
+            };
+            (app, settings)
+        });
+        let hooks = hooks.map(|(app, hook)| {
+            let settings = Settings {
+                url: &hook.url,
+                headers: &hook.headers,
+                answer_bytes_max: limits::HOOK_ANSWER_BYTES_MAX,
+            };
+            (app, settings)
+        });
+        let is_https = |(_, settings): (u16, Settings<'_>)| settings.url.is_https();
+        let needs_trust = webhooks.clone().any(is_https) || hooks.clone().any(is_https);
+        let trust = needs_trust.then(trust).transpose()?;
+        let target = |(app, settings)| Target::new(settings, apps.app(app), trust.as_ref());
+        Ok(Targets {
+            webhooks: webhooks.map(target).collect::<Result<_, _>>()?,
+            hooks: hooks.map(target).collect::<Result<_, _>>()?,
+            webhook_timeout_ms: options.webhook_timeout_ms,
+        })
+    }
 }
 
 /// What was answered.
@@ -74,16 +114,15 @@ const KEY: HeaderName = HeaderName::from_static("x-pusher-key");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-pusher-signature");
 
 /// What a target is made of, besides its app.
-pub struct Settings<'a> {
-    pub url: &'a Url,
-    pub headers: &'a Headers,
-    pub timeout_ms: u64,
-    pub answer_bytes_max: usize,
+struct Settings<'a> {
+    url: &'a Url,
+    headers: &'a Headers,
+    answer_bytes_max: usize,
 }
 
 impl Target {
     /// `trust` is there if any URL needs it.
-    pub fn new(
+    fn new(
         settings: Settings<'_>,
         app: &App,
         trust: Option<&Arc<ClientConfig>>,
@@ -123,14 +162,20 @@ impl Target {
             headers,
             signer: app.signer.clone(),
             tls,
-            timeout: Duration::from_millis(settings.timeout_ms),
             answer_bytes_max: settings.answer_bytes_max,
         })
     }
 
-    /// Posts the body, over `connection` if it is still open, else over a new one.
-    pub async fn post(&self, connection: Option<Connection>, body: Bytes) -> Posted {
-        match tokio::time::timeout(self.timeout, self.exchange(connection, body)).await {
+    /// Posts the body, over `connection` if it is still open, else over a new one. The whole of it
+    /// may take `timeout_ms`.
+    pub async fn post(
+        &self,
+        connection: Option<Connection>,
+        body: Bytes,
+        timeout_ms: u64,
+    ) -> Posted {
+        let timeout = Duration::from_millis(timeout_ms);
+        match tokio::time::timeout(timeout, self.exchange(connection, body)).await {
             Ok(Ok((answer, connection))) => Posted {
                 answer: Ok(answer),
                 connection: Some(connection).filter(Connection::is_open),

@@ -1,35 +1,43 @@
-//! The edge's turn: notices in, requests out, answers in.
+//! The edge's turn: notices and questions in, requests out, answers in.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, warn};
 
+use super::consults::{Asked, Consults, Next, Told};
 use super::returns::News;
-use super::target::{Answer, Connection, Failure, Posted, Target};
+use super::target::{Answer, Connection, Failure, Posted, Target, Targets};
 use super::webhooks::{Delivery, Webhooks};
-use crate::base::lane::Receiver;
+use crate::base::lane::{Receiver, Sender};
 use crate::base::limits;
 use crate::base::metrics::{Metric, Metrics};
+use crate::base::waker::Waker;
+use crate::hub::apps::Apps;
+use crate::hub::hook::Verdict;
 use crate::hub::notice::ToEdge;
-use crate::options::Options;
 
 pub struct Turn {
     webhooks: Webhooks,
-    /// One for each webhook.
-    targets: Vec<Reached>,
-    /// Requests under way: as many as the webhooks together may have.
+    consults: Consults,
+    /// One for each webhook, and for each hook.
+    webhook_targets: Vec<Reached>,
+    hook_targets: Vec<Reached>,
+    webhook_timeout_ms: u64,
+    /// Requests under way: as many as the webhooks and hooks together may have.
     tasks: JoinSet<Done>,
     finished: VecDeque<Result<Done, JoinError>>,
     lanes: Vec<Receiver<ToEdge>>,
-    metrics: Metrics,
+    homes: Homes,
+    apps: Arc<Apps>,
     start: Instant,
 }
 
 /// A target and the connections to it that carry nothing now: with those under way as many as
-/// the webhook may have requests.
+/// it may have requests at a time.
 struct Reached {
     target: Rc<Target>,
     idle: Vec<Connection>,
@@ -37,30 +45,63 @@ struct Reached {
 
 /// A request that has ended.
 struct Done {
-    webhook: usize,
-    id: u64,
+    purpose: Purpose,
     posted: Posted,
+}
+
+enum Purpose {
+    Webhook { webhook: usize, id: u64 },
+    Hook { hook: usize, asked: Asked },
+}
+
+/// The way back to the shards whose channels wait for hooks.
+pub struct Homes {
+    shards: Vec<(Sender<Verdict>, Waker)>,
+}
+
+impl Homes {
+    pub fn new(verdicts: Vec<Sender<Verdict>>, wakers: Vec<Waker>) -> Homes {
+        Homes {
+            shards: verdicts.into_iter().zip(wakers).collect(),
+        }
+    }
+
+    fn tell(&mut self, told: Told) {
+        let Told { shard, verdict } = told;
+        let (sender, waker) = &mut self.shards[usize::from(shard)];
+        let pushed = sender.push(verdict);
+        assert!(pushed.is_ok(), "a shard asks no more than its lane holds");
+        waker.wake();
+    }
 }
 
 impl Turn {
     pub fn new(
-        options: &Options,
-        seed: u64,
-        metrics: &Metrics,
-        targets: Vec<Target>,
+        webhooks: Webhooks,
+        consults: Consults,
+        targets: Targets,
         lanes: Vec<Receiver<ToEdge>>,
+        homes: Homes,
+        apps: Arc<Apps>,
     ) -> Turn {
-        let reached = |target| Reached {
-            target: Rc::new(target),
-            idle: Vec::new(),
+        let reached = |targets: Vec<Target>| {
+            let targets = targets.into_iter().map(|target| Reached {
+                target: Rc::new(target),
+                idle: Vec::new(),
+            });
+            targets.collect()
         };
         Turn {
-            webhooks: Webhooks::new(options, seed, metrics.clone()),
-            targets: targets.into_iter().map(reached).collect(),
+            webhooks,
+            consults,
+            webhook_targets: reached(targets.webhooks),
+            hook_targets: reached(targets.hooks),
+            webhook_timeout_ms: targets.webhook_timeout_ms,
             tasks: JoinSet::new(),
             finished: VecDeque::new(),
             lanes,
-            metrics: metrics.clone(),
+            homes,
+            apps,
             start: Instant::now(),
         }
     }
@@ -74,7 +115,7 @@ impl Turn {
         let now_ms = self.now_ms();
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let time_ms = since.map_or(0, |since| since.as_millis() as u64);
-        for lane in &mut self.lanes {
+        for (shard, lane) in (0..).zip(&mut self.lanes) {
             for _ in 0..limits::EDGE_LETTERS_PER_TURN {
                 match lane.pop() {
                     Some(ToEdge::Notice(notice)) => {
@@ -84,6 +125,7 @@ impl Turn {
                         };
                         self.webhooks.handle(now_ms, news);
                     }
+                    Some(ToEdge::Consult(consult)) => self.consults.handle(now_ms, shard, consult),
                     None => break,
                 }
             }
@@ -93,20 +135,41 @@ impl Turn {
     pub fn start_deliveries(&mut self) {
         let now_ms = self.now_ms();
         while let Some(Delivery { webhook, id, body }) = self.webhooks.next_delivery(now_ms) {
-            let Reached { target, idle } = &mut self.targets[webhook];
+            let Reached { target, idle } = &mut self.webhook_targets[webhook];
             let (target, connection) = (target.clone(), idle.pop());
+            let timeout_ms = self.webhook_timeout_ms;
             self.tasks.spawn_local(async move {
-                let posted = target.post(connection, body).await;
-                Done {
-                    webhook,
-                    id,
-                    posted,
-                }
+                let posted = target.post(connection, body, timeout_ms).await;
+                let purpose = Purpose::Webhook { webhook, id };
+                Done { purpose, posted }
             });
         }
     }
 
-    /// Whether no notice waits to be read.
+    pub fn ask_hooks(&mut self) {
+        let now_ms = self.now_ms();
+        while let Some(next) = self.consults.next(now_ms, &self.apps) {
+            match next {
+                Next::Tell(told) => self.homes.tell(told),
+                Next::Ask {
+                    hook,
+                    asked,
+                    body,
+                    timeout_ms,
+                } => {
+                    let Reached { target, idle } = &mut self.hook_targets[hook];
+                    let (target, connection) = (target.clone(), idle.pop());
+                    self.tasks.spawn_local(async move {
+                        let posted = target.post(connection, body, timeout_ms).await;
+                        let purpose = Purpose::Hook { hook, asked };
+                        Done { purpose, posted }
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether nothing waits to be read.
     pub fn is_quiet(&mut self) -> bool {
         self.lanes.iter_mut().all(Receiver::is_empty)
     }
@@ -118,10 +181,9 @@ impl Turn {
 
     /// Until a request has ended, or something is due.
     pub async fn sleep(&mut self) {
-        let wait_ms = self
-            .webhooks
-            .next_ms()
-            .map(|next_ms| next_ms.saturating_sub(self.now_ms()));
+        let next_ms = self.webhooks.next_ms().into_iter();
+        let next_ms = next_ms.chain(self.consults.next_ms()).min();
+        let wait_ms = next_ms.map(|next_ms| next_ms.saturating_sub(self.now_ms()));
         // With nothing due there is no moment to wait for; a day is as good as any.
         let wait = Duration::from_millis(wait_ms.unwrap_or(86_400_000));
         tokio::select! {
@@ -132,58 +194,70 @@ impl Turn {
 
     /// Reads the answers that came.
     pub fn settle_finished(&mut self) {
-        while let Some(done) = self
-            .finished
-            .pop_front()
-            .or_else(|| self.tasks.try_join_next())
-        {
-            match done {
-                Ok(done) => self.settle(done),
+        let mut finished = std::mem::take(&mut self.finished);
+        while let Some(done) = finished.pop_front().or_else(|| self.tasks.try_join_next()) {
+            let Done { purpose, posted } = match done {
+                Ok(done) => done,
                 Err(error) => panic!("a request neither panics nor is cancelled: {error}"),
+            };
+            match purpose {
+                Purpose::Webhook { webhook, id } => self.settle_webhook(webhook, id, posted),
+                Purpose::Hook { hook, asked } => self.settle_hook(hook, &asked, posted),
             }
         }
+        self.finished = finished;
     }
 
     /// The server waits no longer: what was not delivered is lost, and counted.
-    pub fn give_up(&mut self) {
+    pub fn give_up(&mut self, metrics: &Metrics) {
         let left = self.webhooks.length();
         if left > 0 {
             warn!("{left} events were not delivered to their webhooks");
-            self.metrics.add(Metric::WebhookEventsDropped, left as u64);
-            self.metrics.set(Metric::WebhookEventsQueued, 0);
+            metrics.add(Metric::WebhookEventsDropped, left as u64);
+            metrics.set(Metric::WebhookEventsQueued, 0);
         }
     }
 
-    fn settle(&mut self, done: Done) {
-        let Done {
-            webhook,
-            id,
-            posted,
-        } = done;
-        let Reached { target, idle } = &mut self.targets[webhook];
+    fn settle_webhook(&mut self, webhook: usize, id: u64, posted: Posted) {
+        let Reached { target, idle } = &mut self.webhook_targets[webhook];
         idle.extend(posted.connection);
         let is_delivered = match posted.answer {
-            Ok(Answer { status, .. }) if (200..300).contains(&status) => true,
-            Ok(Answer { status, body }) => {
-                let words = String::from_utf8_lossy(&body[..body.len().min(200)]);
-                debug!("{target} answered {status}: {words}");
-                false
-            }
             // It was received and accepted; only the rest of the answer is of no use.
-            Err(Failure::Body { status, error }) if (200..300).contains(&status) => {
-                debug!("{target} answered {status}, and then {error}");
-                true
-            }
-            Err(failure) => {
-                debug!("{target}: {failure}");
-                false
-            }
+            Err(Failure::Body { status, .. }) if is_success(status) => true,
+            answer => success(answer, target).is_some(),
         };
         let now_ms = self.now_ms();
         self.webhooks.settle(now_ms, webhook, id, is_delivered);
     }
 
+    fn settle_hook(&mut self, hook: usize, asked: &Asked, posted: Posted) {
+        let Reached { target, idle } = &mut self.hook_targets[hook];
+        idle.extend(posted.connection);
+        let body = success(posted.answer, target);
+        let told = self
+            .consults
+            .settle(hook, asked, body.as_deref(), &self.apps);
+        self.homes.tell(told);
+    }
+
     fn now_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
     }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+/// The body of an answer with success.
+fn success(answer: Result<Answer, Failure>, target: &Target) -> Option<bytes::Bytes> {
+    match answer {
+        Ok(Answer { status, body }) if is_success(status) => return Some(body),
+        Ok(Answer { status, body }) => {
+            let words = String::from_utf8_lossy(&body[..body.len().min(200)]);
+            debug!("{target} answered {status}: {words}");
+        }
+        Err(failure) => debug!("{target}: {failure}"),
+    }
+    None
 }

@@ -33,7 +33,7 @@ struct Webhook {
 }
 
 /// The webhooks of all apps, with the numbers of their apps.
-pub fn listed(options: &Options) -> impl Iterator<Item = (u16, &WebhookOptions)> {
+pub fn listed(options: &Options) -> impl Iterator<Item = (u16, &WebhookOptions)> + Clone {
     let apps = (0..).zip(&options.apps);
     apps.flat_map(|(number, app)| app.webhooks.iter().map(move |webhook| (number, webhook)))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::hook::Hook;
 use super::notice::Wanted;
 use super::quota::Quota;
 use crate::options::Options;
@@ -32,6 +33,8 @@ pub struct App {
     pub quota: Quota,
     /// What its webhooks want to be told.
     pub wanted: Wanted,
+    /// Who sees its events before they are published.
+    pub hook: Option<Hook>,
 }
 
 /// All applications, by number, key and id.
@@ -69,6 +72,7 @@ impl Apps {
             },
             quota: Quota::new(app.connections_max, app.publishes_per_second_max),
             wanted: Wanted::new(app),
+            hook: app.before_publish.as_ref().map(Hook::new),
             limits: EventLimits {
                 data_bytes_max: app.event_data_bytes_max,
                 channels_per_event_max: options.event_channels_max,

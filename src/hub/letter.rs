@@ -6,6 +6,7 @@
 //! | `Published`, `Answer` | home, where it arrived | cannot be: all that is under way has its room |
 //! | `Join`, `Leave`, `Exit`, `Progress` | audience, home | offered again in the next turn |
 //! | `Joined`, `Except`, `Deliver`, `End` | home, audience | likewise |
+//! | `Concluded` | home, where it arrived | likewise |
 //! | `Congested` | home, everyone | likewise |
 //!
 //! Letters of one lane arrive in the order they were posted, and that order is the protocol: a
@@ -25,9 +26,15 @@ use crate::base::socket::{Address, Socket};
 pub enum Letter {
     /// Sequence this event.
     Publish(Publication),
-    /// The event is in its channel's order. `requester` waits for it, unless nobody does.
+    /// What became of the event. `requester` waits for it, unless nobody does.
     Published {
         requester: Option<Socket>,
+        fate: Fate,
+    },
+    /// What became of an event that was held.
+    Concluded {
+        requester: Socket,
+        is_refused: bool,
     },
     /// A question to a channel's home, or to a shard about all of its channels.
     Ask(Box<Ask>),
@@ -77,6 +84,17 @@ pub enum Letter {
         channel: u64,
         is_congested: bool,
     },
+}
+
+/// What becomes of an event when it reaches its channel's home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in its channel's order.
+    Sequenced,
+    /// An app's hook is asked; a `Concluded` follows for whoever waits.
+    Held,
+    /// Too many are held.
+    Refused,
 }
 
 /// Names the channel to its home.
@@ -155,6 +173,11 @@ impl Publication {
             excluded: event.excluded,
             requester,
         }
+    }
+
+    /// Bytes of its text.
+    pub fn length(&self) -> usize {
+        self.text.len()
     }
 
     pub fn event(&self) -> Event<'_> {

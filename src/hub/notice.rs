@@ -2,14 +2,17 @@
 //!
 //! Sources: Pusher Channels documentation, "Webhooks": the events, their members and their names.
 
+use super::hook::Consult;
 use crate::options::{AppOptions, EventType, EventTypes, WebhookOptions};
 use crate::wire::json::{string_length, write_string};
 use crate::wire::pusher::SocketId;
 
-/// What a shard posts to the edge thread. The lane is full: a notice is dropped and counted.
+/// What a shard posts to the edge thread. The lane is full: a notice is dropped, a question is
+/// answered as its hook has it for a failure, and both are counted.
 #[derive(Debug)]
 pub enum ToEdge {
     Notice(Box<Notice>),
+    Consult(Box<Consult>),
 }
 
 /// Something happened in a channel.

@@ -27,7 +27,7 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use tracing::warn;
 
 use super::Event;
-use super::edge_thread::{self, EdgeThread};
+use super::edge_thread::{self, EdgeThread, Prepared};
 use super::listener::listeners;
 use crate::base::limits;
 use crate::base::metrics::Metrics;
@@ -82,7 +82,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
     let apps = Arc::new(Apps::new(&options));
 
     let (events_sender, events) = channel();
-    let edge = edge_thread::start(&options, &apps, plan.shards, seed, events_sender.clone())?;
+    let edge = edge_thread::prepare(&options, &apps, plan.shards, seed, events_sender.clone())?;
     let (edge, links) = edge.unzip();
     let mut links = links.into_iter().flatten();
     let mut running = Running {
@@ -92,7 +92,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
         control: Arc::new(Control::default()),
         wakers: Vec::new(),
         threads: Vec::new(),
-        edge,
+        edge: None,
         events,
         events_sender,
         plan,
@@ -107,7 +107,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
             core: running.plan.core(index),
             listener,
             control: Arc::clone(&running.control),
-            edge: running.edge.as_ref().map(EdgeThread::waker),
+            edge: edge.as_ref().map(Prepared::waker),
             ready: ready_sender.clone(),
             peers: peers_receiver,
             ended: Ended {
@@ -146,6 +146,8 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
     drop(returned);
     // On failure `peers` is dropped before `running`, which joins.
     let (descriptors, wakers) = meet(&ready, peers.len()).inspect_err(|_| peers.clear())?;
+    let edge = edge.map(|edge| edge.start(wakers.clone()));
+    running.edge = edge.transpose().inspect_err(|_| peers.clear())?;
     running.wakers = wakers;
     for sender in peers {
         sender

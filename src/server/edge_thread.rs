@@ -1,4 +1,4 @@
-//! The edge thread as the server holds it: there before the shards, and gone after them.
+//! The edge thread as the server holds it: it starts when the shards have rings, and ends after them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,14 @@ use crate::hub::apps::Apps;
 use crate::options::Options;
 use crate::shard::edge_link::EdgeLink;
 
+/// The edge before it runs, which it can when the shards have rings: it wakes them.
+pub struct Prepared {
+    edge: Edge,
+    control: Arc<Control>,
+    waker: Waker,
+    ended: Ended,
+}
+
 /// The thread. Dropping it stops it and waits for it.
 pub struct EdgeThread {
     control: Arc<Control>,
@@ -25,31 +33,34 @@ pub struct EdgeThread {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the thread if an app needs it, and gives it with one link for each shard.
-pub fn start(
+/// The edge if an app needs it, and one link for each shard.
+pub fn prepare(
     options: &Arc<Options>,
     apps: &Arc<Apps>,
     shards: u16,
     seed: u64,
     events: Sender<Event>,
-) -> Result<Option<(EdgeThread, Vec<EdgeLink>)>, ServeError> {
+) -> Result<Option<(Prepared, Vec<EdgeLink>)>, ServeError> {
     if !edge::is_needed(options) {
         return Ok(None);
     }
     let doorbell = Arc::new(Doorbell::default());
     let (waker, wakes) = Waker::piped().map_err(ServeError::EdgeThread)?;
     let (control, metrics) = (Arc::new(Control::default()), Metrics::default());
-    let (lanes, links) = (0..shards)
-        .map(|_| {
-            let (sender, receiver) = lane::lane(limits::EDGE_LANE_LETTERS);
-            let link = EdgeLink::new(sender, Arc::clone(&doorbell), metrics.clone());
-            (receiver, link)
-        })
-        .unzip();
+    let (mut lanes, mut verdicts, mut links) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..shards {
+        let (sender, lane) = lane::lane(limits::EDGE_LANE_LETTERS);
+        let (verdict, verdicts_of_shard) = lane::lane(limits::HELD_EVENTS_MAX);
+        lanes.push(lane);
+        verdicts.push(verdict);
+        let (doorbell, metrics) = (Arc::clone(&doorbell), metrics.clone());
+        links.push(EdgeLink::new(sender, verdicts_of_shard, doorbell, metrics));
+    }
     let edge = Edge::new(edge::Setup {
         options: Arc::clone(options),
         apps: Arc::clone(apps),
         lanes,
+        verdicts,
         doorbell,
         wakes,
         control: Arc::clone(&control),
@@ -57,26 +68,43 @@ pub fn start(
         seed,
     })
     .map_err(ServeError::Edge)?;
-    let ended = Ended { events };
-    let run = move || {
-        let _ended = ended;
-        edge.run();
-    };
-    let thread = thread::Builder::new().name("edge".to_string()).spawn(run);
-    let thread = EdgeThread {
+    let prepared = Prepared {
+        edge,
         control,
         waker,
-        thread: Some(thread.map_err(ServeError::EdgeThread)?),
+        ended: Ended { events },
     };
-    Ok(Some((thread, links)))
+    Ok(Some((prepared, links)))
 }
 
-impl EdgeThread {
+impl Prepared {
     /// Wakes the edge after its doorbell was rung.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
     }
 
+    /// Starts the thread, with the wakers of the shards.
+    pub fn start(self, wakers: Vec<Waker>) -> Result<EdgeThread, ServeError> {
+        let Prepared {
+            edge,
+            control,
+            waker,
+            ended,
+        } = self;
+        let run = move || {
+            let _ended = ended;
+            edge.run(wakers);
+        };
+        let thread = thread::Builder::new().name("edge".to_string()).spawn(run);
+        Ok(EdgeThread {
+            control,
+            waker,
+            thread: Some(thread.map_err(ServeError::EdgeThread)?),
+        })
+    }
+}
+
+impl EdgeThread {
     /// The shards have ended: deliver what there is, then end.
     pub fn drain(&self) {
         self.enter_phase(Control::DRAINING);

@@ -160,6 +160,8 @@ pub struct Waiting {
     pub parked_until_ms: u64,
     /// Confirmations and answers of homes that have not come yet.
     pub receipts: u32,
+    /// One of the homes refused.
+    pub is_refused: bool,
     pub persistence_closes: bool,
     /// The answer has no body.
     pub is_head: bool,

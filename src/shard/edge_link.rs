@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::base::lane::Sender;
+use crate::base::lane::{Receiver, Sender};
 use crate::base::metrics::{Metric, Metrics};
 use crate::base::sleep::Doorbell;
+use crate::hub::hook::Verdict;
 use crate::hub::notice::{Kind, Notice, ToEdge};
 use crate::ring::Operation;
 
@@ -13,6 +14,9 @@ use super::Engine;
 /// The lane from one shard to the edge thread.
 pub struct EdgeLink {
     sender: Sender<ToEdge>,
+    /// The edge wakes the shard for them, so a shard looks at them once a turn and not before it
+    /// sleeps.
+    pub(super) verdicts: Receiver<Verdict>,
     doorbell: Arc<Doorbell>,
     was_posted_to: bool,
     /// The edge's own, which are served beside those of the shards.
@@ -20,9 +24,15 @@ pub struct EdgeLink {
 }
 
 impl EdgeLink {
-    pub fn new(sender: Sender<ToEdge>, doorbell: Arc<Doorbell>, metrics: Metrics) -> EdgeLink {
+    pub fn new(
+        sender: Sender<ToEdge>,
+        verdicts: Receiver<Verdict>,
+        doorbell: Arc<Doorbell>,
+        metrics: Metrics,
+    ) -> EdgeLink {
         EdgeLink {
             sender,
+            verdicts,
             doorbell,
             was_posted_to: false,
             metrics,
@@ -30,7 +40,7 @@ impl EdgeLink {
     }
 
     /// Posts, or gives back what has no room.
-    fn post(&mut self, letter: ToEdge) -> Result<(), ToEdge> {
+    pub(super) fn post(&mut self, letter: ToEdge) -> Result<(), ToEdge> {
         self.sender.push(letter)?;
         self.was_posted_to = true;
         Ok(())

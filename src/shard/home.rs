@@ -10,7 +10,7 @@ use crate::base::socket::Socket;
 use crate::hub::audience::Exception;
 use crate::hub::channels::Membership;
 use crate::hub::home::{Interest, Outgoing, Stream};
-use crate::hub::letter::{Join, Letter};
+use crate::hub::letter::{Fate, Join, Letter};
 use crate::hub::variant::Variant;
 
 use super::Engine;
@@ -23,18 +23,22 @@ impl Engine {
     pub fn read_letter(&mut self, from: u16, letter: Letter) {
         match letter {
             Letter::Publish(publication) => {
-                self.sequence(&publication.event());
                 let requester = publication.requester;
+                let fate = self.take_in(&publication.event(), requester, from);
                 self.mesh
-                    .post_receipt(from, Letter::Published { requester });
+                    .post_receipt(from, Letter::Published { requester, fate });
             }
-            Letter::Published { requester } => {
+            Letter::Published { requester, fate } => {
                 self.mesh.receipt_came(from);
                 self.has_relief = true;
-                if let Some(requester) = requester {
-                    self.on_receipt(requester);
+                if let Some(requester) = requester.filter(|_| fate != Fate::Held) {
+                    self.on_conclusion(requester, fate == Fate::Refused);
                 }
             }
+            Letter::Concluded {
+                requester,
+                is_refused,
+            } => self.on_conclusion(requester, is_refused),
             Letter::Ask(ask) => self.on_ask(from, *ask),
             Letter::Answer(answer) => {
                 self.mesh.receipt_came(from);

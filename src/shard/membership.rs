@@ -225,6 +225,7 @@ impl Engine {
             }
         }
         self.post_asks();
+        self.post_conclusions();
         self.post_congestion();
     }
 

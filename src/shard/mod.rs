@@ -19,6 +19,8 @@ use crate::hub::apps::Apps;
 use crate::hub::ask::Ask;
 use crate::hub::audience::{Exception, Visit};
 use crate::hub::channels::Channels;
+use crate::hub::held::{Held, Lines};
+use crate::hub::hook::Action;
 use crate::hub::letter::Exit;
 use crate::hub::variant::Encoder;
 use crate::options::Options;
@@ -31,6 +33,7 @@ pub mod counts;
 pub mod drain;
 pub mod edge_link;
 pub mod entry;
+pub mod hold;
 pub mod home;
 pub mod intake;
 pub mod liveness;
@@ -47,6 +50,7 @@ pub use turn::{Shard, run};
 
 use connections::Connections;
 use edge_link::EdgeLink;
+use hold::Conclusion;
 use mesh::Mesh;
 use sweep::{Piece, Planned};
 
@@ -141,6 +145,11 @@ pub struct Engine {
     recounts: Vec<Key>,
     /// Homes that have to tell how many subscribers there are, once each.
     counts_due: Vec<Key>,
+    /// Events that wait for an app's hook.
+    held: Lines,
+    /// Those who wait for such events and are to be told: at most one for each.
+    conclusions: VecDeque<Conclusion>,
+    released: Vec<(Held, Action)>,
     /// Homes that keep an event, once each, by the second when it will be over.
     caching: BinaryHeap<Reverse<(u32, Key)>>,
     arena: BytesMut,
@@ -211,6 +220,9 @@ impl Engine {
             exits: VecDeque::new(),
             recounts: Vec::new(),
             counts_due: Vec::new(),
+            held: Lines::default(),
+            conclusions: VecDeque::new(),
+            released: Vec::new(),
             caching: BinaryHeap::new(),
             encoder: Encoder::default(),
             arena: BytesMut::with_capacity(limits::ARENA_BYTES),

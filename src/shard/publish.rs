@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! route      its home is elsewhere: post it there
-//! sequence   at home: a position, one encode a variant, the frame to this shard's log and the others'
+//! take_in    at home: an app's hook may have to see it first
+//! sequence   a position, one encode a variant, the frame to this shard's log and the others'
 //! deliver    the frames of another home, to this shard's log
 //! sweep      for each subscriber behind the head: one visit, from its cursor to the head
 //! settle     after the system call: cursors of short sends go back, those sockets are waited for
@@ -13,17 +14,18 @@
 use crate::base::metrics::Metric;
 use crate::base::socket::{Address, Socket};
 use crate::hub::audience::Exception;
-use crate::hub::letter::{Event, Letter, Origin, Publication};
+use crate::hub::letter::{Event, Fate, Letter, Origin, Publication};
 use crate::hub::notice::Kind;
 use crate::hub::variant::Variant;
 use crate::wire::channel::ChannelKind;
 
 use super::Engine;
+use super::hold::Conclusion;
 
 /// What became of events that were to be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routed {
-    /// So many homes elsewhere will confirm; the others have.
+    /// So many are still to be confirmed, by homes elsewhere or by an app's hook.
     Posted { receipts: u32 },
     /// Nothing was published: the engine is behind, or a lane has no room.
     Behind,
@@ -44,7 +46,17 @@ impl Engine {
             self.metrics.add(Metric::Publishes, 1);
             let home = self.home_of(self.channels.hash(event.app, event.channel));
             if home == self.index {
-                self.sequence(event);
+                let fate = self.take_in(event, requester, home);
+                if let (Some(requester), true) = (requester, fate != Fate::Sequenced) {
+                    receipts += 1;
+                    if fate == Fate::Refused {
+                        self.conclusions.push_back(Conclusion {
+                            shard: home,
+                            requester,
+                            is_refused: true,
+                        });
+                    }
+                }
             } else {
                 let publication = Publication::new(event, requester, &mut self.arena);
                 self.mesh.post_publish(home, Letter::Publish(publication));

@@ -69,6 +69,14 @@ impl Answer {
         }
     }
 
+    pub(super) fn refused() -> Answer {
+        Answer {
+            status: 503,
+            headers: RETRY,
+            body: "The app's hook did not let an event be published".into(),
+        }
+    }
+
     pub(super) fn behind() -> Answer {
         Answer {
             status: 503,
@@ -437,7 +445,12 @@ impl Engine {
         if self.connections[slot].state != State::Open {
             return;
         }
-        let answer = match self.connections.waiting(slot).pending.take() {
+        let waiting = self.connections.waiting(slot);
+        if mem::take(&mut waiting.is_refused) {
+            waiting.pending = None;
+            return self.end_wait(slot, &Answer::refused());
+        }
+        let answer = match waiting.pending.take() {
             None => Answer::accepted(self.options.compat),
             Some(Pending::SignIn(sign_in)) => {
                 self.conclude_sign_in(slot, &sign_in);

@@ -118,6 +118,8 @@ impl<R: Ring> Shard<R> {
         }
         self.ring.put_completions(completions);
         work += engine.read_letters();
+        work += engine.read_verdicts();
+        engine.conclude_here();
         engine.answer_own_asks();
         engine.on_timers();
         engine.retry_parked();
@@ -178,6 +180,7 @@ impl Engine {
             || !self.asks.is_empty()
             || !self.own_asks.is_empty()
             || !self.exits.is_empty()
+            || !self.conclusions.is_empty()
             || !self.doomed.is_empty()
             || !self.broken.is_empty()
     }

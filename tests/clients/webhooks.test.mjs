@@ -6,66 +6,12 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { after, beforeEach, describe, test } from 'node:test';
-import { authorizer, library, pusherJs, Raw, subscribed } from './clients.mjs';
+import { library, Raw, subscribed } from './clients.mjs';
+import { client, closeAll, fields, metric, named, opened, receiverThat, serverWith, until } from './told.mjs';
 import { Receiver } from './receiver.mjs';
-import { APP, freePort, Server } from './server.mjs';
+import { APP, freePort } from './server.mjs';
 
-const opened = [];
-after(async () => {
-  for (const thing of opened.reverse()) await thing();
-});
-
-/** A server whose app has these webhooks, and the settings that stand before the app. */
-async function serverWith(webhooks, settings = '') {
-  const text = (value) => (Array.isArray(value) ? `[${value.map(text).join(', ')}]` : typeof value === 'object' ? `{ ${Object.entries(value).map(([key, one]) => `${key} = ${text(one)}`).join(', ')} }` : JSON.stringify(value));
-  const tables = webhooks.map((webhook) => `[[apps.webhooks]]\n${Object.entries(webhook).map(([key, value]) => `${key} = ${text(value)}\n`).join('')}`);
-  const app = `[[apps]]\nid = "${APP.id}"\nkey = "${APP.key}"\nsecret = "${APP.secret}"\nclient_events = true\n`;
-  const server = await Server.start({ shards: 2, config: `${settings}\n${app}${tables.join('')}` });
-  opened.push(() => server.close());
-  return server;
-}
-
-async function receiverThat(behave, tls) {
-  const receiver = await Receiver.start(behave, tls);
-  opened.push(() => receiver.close());
-  return receiver;
-}
-
-/** A connected pusher-js client whose private and presence subscriptions are authorized, as this user in the latter. */
-function client(server, user = { user_id: 'ann' }) {
-  const back = library(server);
-  const channelAuthorization = user && {
-    customHandler: ({ socketId, channelName }, callback) => callback(null, back.authorizeChannel(socketId, channelName, channelName.startsWith('presence-') ? user : undefined)),
-  };
-  const made = pusherJs(server, { channelAuthorization: channelAuthorization ?? authorizer(back) });
-  opened.push(() => {
-    made.disconnect();
-    back.hangUp();
-  });
-  return made;
-}
-
-const named = (name, channel) => (event) => event.name === name && event.channel === channel;
-const fields = ({ request, ...event }) => event;
-
-/** A value of the server's metrics that belongs to the edge or, summed, to its shards. */
-async function metric(server, name) {
-  const text = await (await fetch(`${server.url}/metrics`)).text();
-  const samples = text.split('\n').filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{`));
-  assert.notEqual(samples.length, 0, `${name} is served`);
-  return samples.reduce((sum, line) => sum + Number(line.split(' ')[1]), 0);
-}
-
-/** Waits until the metric holds; it is read again and again, as nothing tells of its change. */
-async function until(server, name, holds) {
-  const end = Date.now() + 20_000;
-  for (;;) {
-    const value = await metric(server, name);
-    if (holds(value)) return value;
-    if (Date.now() > end) throw new Error(`${name} is ${value}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
+after(closeAll);
 
 describe('what is told', () => {
   let receiver;

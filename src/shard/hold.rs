@@ -1,0 +1,176 @@
+//! Events that an app's hook sees before they are sequenced. They wait at their channel's home, the
+//! one place that has the channel's order, and so nothing else of the server waits for them.
+//!
+//! ```text
+//! take_in      no hook sees it and nothing of its channel waits: sequence at once
+//!              else it waits, and the edge thread is asked
+//! on_verdict   everything that is answered up to the first that is not: sequence, replace or drop
+//! conclude     whoever published it is told
+//! ```
+
+use crate::base::metrics::Metric;
+use crate::base::socket::Socket;
+use crate::hub::held::{Full, Held};
+use crate::hub::hook::{Action, Consult, Verdict};
+use crate::hub::letter::{Event, Fate, Letter, Origin, Publication};
+use crate::hub::notice::ToEdge;
+
+use super::Engine;
+
+/// Whoever waits for an event that was held is to be told.
+#[derive(Clone, Copy, Debug)]
+pub struct Conclusion {
+    pub shard: u16,
+    pub requester: Socket,
+    pub is_refused: bool,
+}
+
+impl Engine {
+    /// An event whose channel's home is here, and which came from this shard.
+    pub(super) fn take_in(
+        &mut self,
+        event: &Event<'_>,
+        requester: Option<Socket>,
+        from: u16,
+    ) -> Fate {
+        let Some(hook) = &self.apps.app(event.app).hook else {
+            self.sequence(event);
+            return Fate::Sequenced;
+        };
+        let is_seen = match event.origin {
+            Origin::Api | Origin::Client => hook.takes_channel(event.channel),
+            Origin::Server | Origin::Message => false,
+        };
+        let is_asked = is_seen && hook.takes_event(event.name);
+        let line = self.channels.hash(event.app, event.channel);
+        let waits = is_asked || is_seen && self.held.is_waiting(line);
+        if !waits {
+            self.sequence(event);
+            return Fate::Sequenced;
+        }
+        let publication = Publication::new(event, requester, &mut self.arena);
+        let held = Held { publication, from };
+        let placed = match is_asked {
+            true => self.held.ask(line, held).map(Some),
+            false => self.held.follow(line, held).map(|()| None),
+        };
+        match placed {
+            Ok(ticket) => {
+                self.metrics.add(Metric::EventsHeld, 1);
+                if let Some(ticket) = ticket {
+                    self.consult(ticket, event);
+                }
+                Fate::Held
+            }
+            Err(Full) => {
+                self.metrics.add(Metric::EventsRefused, 1);
+                Fate::Refused
+            }
+        }
+    }
+
+    fn consult(&mut self, ticket: u64, event: &Event<'_>) {
+        let consult = Consult {
+            ticket,
+            app: event.app,
+            origin: event.origin,
+            channel: event.channel.into(),
+            event: event.name.into(),
+            data: event.data.into(),
+            socket_id: event.excluded.map(|address| self.socket_id_at(address)),
+        };
+        let edge = self.edge.as_mut().expect("an app with a hook has the edge");
+        if edge.post(ToEdge::Consult(Box::new(consult))).is_err() {
+            self.metrics.add(Metric::NoticesDropped, 1);
+            let hook = self.apps.app(event.app).hook.as_ref();
+            let action = hook.expect("it was just asked").without_answer();
+            self.on_verdict(Verdict { ticket, action });
+        }
+    }
+
+    /// Reads what the edge thread has answered. Returns how many answers there were.
+    pub(super) fn read_verdicts(&mut self) -> u64 {
+        let mut verdicts = 0;
+        while let Some(verdict) = self.edge.as_mut().and_then(|edge| edge.verdicts.pop()) {
+            self.on_verdict(verdict);
+            verdicts += 1;
+        }
+        verdicts
+    }
+
+    fn on_verdict(&mut self, verdict: Verdict) {
+        let mut released = std::mem::take(&mut self.released);
+        self.held
+            .answer(verdict.ticket, verdict.action, &mut released);
+        for (held, action) in released.drain(..) {
+            self.metrics.subtract(Metric::EventsHeld, 1);
+            self.release(&held, &action);
+        }
+        self.released = released;
+    }
+
+    fn release(&mut self, held: &Held, action: &Action) {
+        let event = held.publication.event();
+        match action {
+            Action::Publish => self.sequence(&event),
+            Action::Replace { event: name, data } => {
+                let name = name.as_deref().unwrap_or(event.name);
+                self.sequence(&Event {
+                    name,
+                    data,
+                    ..event
+                });
+            }
+            Action::Drop => self.metrics.add(Metric::EventsDropped, 1),
+            Action::Refuse => self.metrics.add(Metric::EventsRefused, 1),
+        }
+        if let Some(requester) = held.publication.requester {
+            self.conclusions.push_back(Conclusion {
+                shard: held.from,
+                requester,
+                is_refused: *action == Action::Refuse,
+            });
+        }
+    }
+
+    /// Tells those who wait on this shard.
+    pub(super) fn conclude_here(&mut self) {
+        for _ in 0..self.conclusions.len() {
+            let Some(conclusion) = self.conclusions.pop_front() else {
+                break;
+            };
+            if conclusion.shard == self.index {
+                self.on_conclusion(conclusion.requester, conclusion.is_refused);
+            } else {
+                self.conclusions.push_back(conclusion);
+            }
+        }
+    }
+
+    /// Posts to those who wait on other shards, as far as there is room.
+    pub(super) fn post_conclusions(&mut self) {
+        let (mesh, own) = (&mut self.mesh, self.index);
+        self.conclusions.retain(|conclusion| {
+            if conclusion.shard == own || !mesh.has_room(conclusion.shard) {
+                return true;
+            }
+            let concluded = Letter::Concluded {
+                requester: conclusion.requester,
+                is_refused: conclusion.is_refused,
+            };
+            mesh.post(conclusion.shard, concluded);
+            false
+        });
+    }
+
+    /// A home has answered for an event that was held or refused.
+    pub(super) fn on_conclusion(&mut self, requester: Socket, is_refused: bool) {
+        if is_refused
+            && self.connections.is_current(requester)
+            && let Some(waiting) = self.connections[requester.slot].waiting.as_mut()
+        {
+            waiting.is_refused = true;
+        }
+        self.on_receipt(requester);
+    }
+}
