@@ -160,6 +160,8 @@ pub struct Waiting {
     pub parked_until_ms: u64,
     /// Confirmations and answers of homes that have not come yet.
     pub receipts: u32,
+    /// When the request began to wait.
+    pub since_us: Option<u64>,
     pub persistence_closes: bool,
     /// The answer has no body.
     pub is_head: bool,
@@ -270,7 +272,7 @@ impl Connections {
             && outbox.bytes.capacity() <= limits::SPARE_OUTBOX_BYTES_MAX
         {
             outbox.bytes.clear();
-            outbox.sent = 0;
+            (outbox.sent, outbox.rest_end) = (0, 0);
             self.spare_outboxes.push(outbox);
         }
     }
@@ -363,11 +365,12 @@ mod tests {
     fn an_outbox_is_given_again_empty_and_with_its_memory() {
         let mut connections = Connections::new(2);
         let slots = [(); 2].map(|()| connections.take_slot().unwrap().slot);
-        connections.outbox(slots[0]).bytes.extend([7; 100]);
+        connections.outbox(slots[0]).keep_rest(&[7; 100]);
         connections.outbox(slots[0]).sent = 100;
         connections.empty_outbox(slots[0]);
         assert!(connections[slots[0]].outbox.is_none());
         let again = connections.outbox(slots[1]);
+        assert_eq!(again.replies_bytes(), 0);
         assert_eq!((again.bytes.len(), again.sent), (0, 0));
         assert!(again.bytes.capacity() >= 100);
     }
