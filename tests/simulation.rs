@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use md5::{Digest, Md5};
 use outpour::base::metrics::Metrics;
@@ -590,7 +591,7 @@ impl World {
                         return;
                     }
                 }
-                let begun = shard.begin(self.now_ms, WALL_S, true);
+                let begun = shard.begin(Duration::from_millis(self.now_ms), WALL_S, true);
                 let entered = shard.ring.enter(&shard.engine.batch(), begun.wait);
                 entered.unwrap();
                 if let Wait::Milliseconds(most) = begun.wait

@@ -3,10 +3,21 @@
 //! Bounds that an operator may want to move are settings with a default (`options`); these are the
 //! ones whose value follows from the engine's own structure.
 
-/// Sends that one turn may add to a batch before it ends. At the 5 us that a send to a cold socket
-/// costs, a turn of 1,024 takes some 5 ms, which bounds what a long sweep adds to the delay of
-/// everything else; one system call for 1,024 sends is noise beside them.
-pub const VISITS_PER_TURN: usize = 1024;
+/// How long a turn with a long sweep is to take: what the sweep adds to the delay of everything
+/// else. A system call and a look around are noise beside it.
+pub const TURN_US: u64 = 5_000;
+
+/// Visits that a turn may plan, whatever they cost: at 4 us for the cheapest, the most take some
+/// 4 ms; the least go on with the sweep when receiving takes all the time that there is.
+pub const VISITS_PER_TURN_MOST: usize = 1024;
+pub const VISITS_PER_TURN_LEAST: usize = 128;
+
+/// Deliveries that a turn plans, if there are so many to make, even when its time is over: what
+/// keeps the system calls at 1 for 1,000 of them. While visits carry many frames, the time decides.
+pub const DELIVERIES_PER_TURN_LEAST: u64 = 1_000;
+
+/// A turn with fewer visits says more about the rest of it than about them.
+pub const VISITS_TO_LEARN_FROM: usize = 64;
 
 /// Sends that one channel may add before it goes to the back of the queue of moving channels.
 pub const VISITS_PER_CHANNEL: usize = 512;
@@ -99,6 +110,10 @@ pub const SPARE_OUTBOX_BYTES_MAX: usize = 16 * 1024;
 /// have held: as many publishes as may be under way to one home need no allocation.
 pub const SPARE_WAITS_MAX: usize = PUBLISHES_UNDER_WAY_MAX as usize;
 pub const SPARE_WAIT_BYTES_MAX: usize = 16 * 1024;
+
+/// The longest time that is told apart from longer ones, and how far back quantiles look.
+pub const LATENCY_US_MAX: u64 = 60_000_000;
+pub const LATENCY_WINDOW_S: u32 = 60;
 
 /// Shards of one process: the width of a shard's number in a socket id.
 pub const SHARDS_MAX: usize = 1024;

@@ -132,15 +132,76 @@ edge {
 }
 }
 
+/// What takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Latency {
+    Turn,
+    Lap,
+    PublishWait,
+}
+
+impl Latency {
+    pub const ALL: [Latency; LATENCIES] = [Latency::Turn, Latency::Lap, Latency::PublishWait];
+
+    /// Name in the text exposition, and help.
+    fn text(self) -> (&'static str, &'static str) {
+        match self {
+            Latency::Turn => (
+                "outpour_turn_seconds",
+                "Turns of the shard's loop that did something.",
+            ),
+            Latency::Lap => (
+                "outpour_sweep_lap_seconds",
+                "From a channel's new frames to the visit of its last subscriber.",
+            ),
+            Latency::PublishWait => (
+                "outpour_publish_wait_seconds",
+                "Publishes that waited for another shard or for a sweep, until their answer.",
+            ),
+        }
+    }
+}
+
+/// How many [`Latency`]s there are.
+pub const LATENCIES: usize = 3;
+
+/// The quantiles that are told of a latency.
+pub const QUANTILES: [f64; 5] = [0.5, 0.9, 0.99, 0.999, 1.0];
+
+/// What is told of a latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// At [`QUANTILES`]; none while there was nothing to record.
+    pub quantiles_us: [Option<u64>; QUANTILES.len()],
+    pub count: u64,
+    pub sum_us: u64,
+}
+
+/// A quantile of nothing.
+const NO_VALUE: u64 = u64::MAX;
+
+/// Cells of a [`Summary`]: its quantiles, its count and its sum.
+const SUMMARY_CELLS: usize = QUANTILES.len() + 2;
+const CELLS: usize = METRICS.len() + LATENCIES * SUMMARY_CELLS;
+
 /// The metrics of one thread.
 #[derive(Clone)]
-pub struct Metrics(Arc<CachePadded<[AtomicU64; METRICS.len()]>>);
+pub struct Metrics(Arc<CachePadded<[AtomicU64; CELLS]>>);
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics(Arc::new(CachePadded::new(
-            [const { AtomicU64::new(0) }; METRICS.len()],
-        )))
+        let cells = [const { AtomicU64::new(0) }; CELLS];
+        let metrics = Metrics(Arc::new(CachePadded::new(cells)));
+        for latency in Latency::ALL {
+            let nothing = Summary {
+                quantiles_us: [None; QUANTILES.len()],
+                count: 0,
+                sum_us: 0,
+            };
+            metrics.set_summary(latency, &nothing);
+        }
+        metrics
     }
 }
 
@@ -164,6 +225,31 @@ impl Metrics {
     pub fn read(&self, metric: Metric) -> u64 {
         self.0[metric as usize].load(Relaxed)
     }
+
+    /// Told once a second. A reader may see some cells of one second and some of the next.
+    pub fn set_summary(&self, latency: Latency, summary: &Summary) {
+        let (quantiles, totals) = self.summary_cells(latency).split_at(QUANTILES.len());
+        for (cell, value) in quantiles.iter().zip(summary.quantiles_us) {
+            cell.store(value.unwrap_or(NO_VALUE), Relaxed);
+        }
+        totals[0].store(summary.count, Relaxed);
+        totals[1].store(summary.sum_us, Relaxed);
+    }
+
+    pub fn summary(&self, latency: Latency) -> Summary {
+        let cells = self.summary_cells(latency);
+        let value = |cell: &AtomicU64| Some(cell.load(Relaxed)).filter(|us| *us != NO_VALUE);
+        Summary {
+            quantiles_us: std::array::from_fn(|place| value(&cells[place])),
+            count: cells[QUANTILES.len()].load(Relaxed),
+            sum_us: cells[QUANTILES.len() + 1].load(Relaxed),
+        }
+    }
+
+    fn summary_cells(&self, latency: Latency) -> &[AtomicU64] {
+        let first = METRICS.len() + latency as usize * SUMMARY_CELLS;
+        &self.0[first..first + SUMMARY_CELLS]
+    }
 }
 
 /// All shards' metrics, and the edge's if there is one, in the Prometheus text format, version 0.0.4.
@@ -179,12 +265,32 @@ pub fn exposition(shards: &[Metrics], edge: Option<&Metrics>) -> String {
             text += &format!("{}{{shard=\"{shard}\"}} {value}\n", metric.0);
         }
     }
+    for latency in Latency::ALL {
+        let (name, help) = latency.text();
+        text += &format!("# HELP {name} {help}\n# TYPE {name} summary\n");
+        for (shard, metrics) in shards.iter().enumerate() {
+            let summary = metrics.summary(latency);
+            for (quantile, us) in QUANTILES.iter().zip(summary.quantiles_us) {
+                let labels = format!("shard=\"{shard}\",quantile=\"{quantile}\"");
+                // As the format's rules have it, a quantile of nothing is not a number.
+                let seconds = us.map_or(f64::NAN, seconds);
+                text += &format!("{name}{{{labels}}} {seconds}\n");
+            }
+            let (sum, count) = (seconds(summary.sum_us), summary.count);
+            text += &format!("{name}_sum{{shard=\"{shard}\"}} {sum}\n");
+            text += &format!("{name}_count{{shard=\"{shard}\"}} {count}\n");
+        }
+    }
     let Some(edge) = edge else { return text };
     for (place, metric) in METRICS.iter().enumerate().skip(OF_SHARDS) {
         let value = edge.0[place].load(Relaxed);
         text += &format!("{}{} {value}\n", head(*metric), metric.0);
     }
     text
+}
+
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
 }
 
 #[cfg(test)]
@@ -215,5 +321,29 @@ mod tests {
         assert_eq!(text.matches("outpour_turns_total{").count(), 1);
         let without = exposition(&[Metrics::default()], None);
         assert!(!without.contains("outpour_webhook"));
+    }
+
+    #[test]
+    fn a_latency_is_a_summary_in_seconds() {
+        let metrics = Metrics::default();
+        let text = exposition(std::slice::from_ref(&metrics), None);
+        assert!(text.contains("outpour_turn_seconds{shard=\"0\",quantile=\"0.5\"} NaN"));
+        let summary = Summary {
+            quantiles_us: [Some(20), Some(30), Some(400), Some(5_000), Some(60_000_000)],
+            count: 7,
+            sum_us: 1_500_000,
+        };
+        metrics.set_summary(Latency::Lap, &summary);
+        assert_eq!(metrics.summary(Latency::Lap), summary);
+        let text = exposition(&[metrics], None);
+        assert!(text.contains("# TYPE outpour_sweep_lap_seconds summary"));
+        let expected = "outpour_sweep_lap_seconds{shard=\"0\",quantile=\"0.5\"} 0.00002\n\
+            outpour_sweep_lap_seconds{shard=\"0\",quantile=\"0.9\"} 0.00003\n\
+            outpour_sweep_lap_seconds{shard=\"0\",quantile=\"0.99\"} 0.0004\n\
+            outpour_sweep_lap_seconds{shard=\"0\",quantile=\"0.999\"} 0.005\n\
+            outpour_sweep_lap_seconds{shard=\"0\",quantile=\"1\"} 60\n\
+            outpour_sweep_lap_seconds_sum{shard=\"0\"} 1.5\n\
+            outpour_sweep_lap_seconds_count{shard=\"0\"} 7\n";
+        assert!(text.contains(expected), "{text}");
     }
 }

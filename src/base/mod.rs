@@ -5,6 +5,7 @@ mod atomics;
 pub mod dialect;
 /// Letters from one shard to one other.
 pub mod lane;
+pub mod latency;
 pub mod limits;
 pub mod metrics;
 /// Entries with stable indexes, and keys that go stale.

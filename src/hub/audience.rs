@@ -62,6 +62,10 @@ pub struct Sweep {
     /// The lowest cursor of those that could not be sent to, in the last lap and in this one.
     held_back: u64,
     held_back_this_lap: u64,
+    /// When the lap that is measured began, in whatever unit the caller counts, and how many are to
+    /// be looked at before it is over. None are left when no lap is measured.
+    lap_began: u64,
+    lap_left: usize,
 }
 
 /// What a sweep did before it stopped.
@@ -70,6 +74,8 @@ pub struct Progress {
     /// Visits and indirect subscribers handed out.
     pub handed_out: usize,
     pub looked_at: usize,
+    /// When the lap began that is over.
+    pub lap: Option<u64>,
 }
 
 impl Sweep {
@@ -80,6 +86,15 @@ impl Sweep {
         (self.next, self.remaining) = (0, 0);
         (self.wrapped, self.wrapped_before) = (head, head);
         (self.held_back, self.held_back_this_lap) = (u64::MAX, u64::MAX);
+        self.lap_left = 0;
+    }
+
+    /// Measures how long it takes until all of `subscribers` were looked at, unless that is being
+    /// measured.
+    pub fn begin_lap(&mut self, subscribers: usize, now: u64) {
+        if self.lap_left == 0 {
+            (self.lap_began, self.lap_left) = (now, subscribers);
+        }
     }
 
     /// The head moved: all of `subscribers` are to be looked at.
@@ -144,9 +159,15 @@ impl Sweep {
                 self.wrap(head);
             }
         }
+        let was_measured = self.lap_left > 0;
+        self.lap_left = match self.is_done() {
+            true => 0,
+            false => self.lap_left.saturating_sub(looked_at),
+        };
         Progress {
             handed_out,
             looked_at,
+            lap: (was_measured && self.lap_left == 0).then_some(self.lap_began),
         }
     }
 
@@ -399,6 +420,39 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_lap_is_over_when_everyone_was_looked_at_though_the_head_moves_on() {
+        let mut sweep = Sweep::default();
+        sweep.restart(0);
+        let mut direct = SlotSet::new(SLOTS);
+        let mut subscribers = Subscribers::new();
+        for slot in 0..6 {
+            direct.set(slot, true);
+            join(&mut subscribers, None, slot, 0);
+        }
+        let mut run = |sweep: &mut Sweep, budget| {
+            let (visits, indirect) = (&mut Vec::new(), &mut Vec::new());
+            sweep
+                .run(&mut subscribers, &direct, budget, visits, indirect)
+                .lap
+        };
+        let publish = |sweep: &mut Sweep, now| {
+            sweep.log.append(b"frame", [5].into_iter(), 0);
+            sweep.head_moved(6);
+            sweep.begin_lap(6, now);
+        };
+        publish(&mut sweep, 100);
+        assert_eq!(run(&mut sweep, 4), None);
+        publish(&mut sweep, 200);
+        assert_eq!(run(&mut sweep, 4), Some(100));
+        sweep.begin_lap(6, 300);
+        assert_eq!(run(&mut sweep, 1), None);
+        assert_eq!(run(&mut sweep, 4), Some(300), "it is over when all is done");
+        assert_eq!(run(&mut sweep, 4), None);
+        publish(&mut sweep, 400);
+        assert_eq!(run(&mut sweep, 6), Some(400));
     }
 
     proptest! {

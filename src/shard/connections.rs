@@ -162,6 +162,8 @@ pub struct Waiting {
     pub receipts: u32,
     /// One of the homes refused.
     pub is_refused: bool,
+    /// When the request began to wait.
+    pub since_us: Option<u64>,
     pub persistence_closes: bool,
     /// The answer has no body.
     pub is_head: bool,
@@ -365,11 +367,12 @@ mod tests {
     fn an_outbox_is_given_again_empty_and_with_its_memory() {
         let mut connections = Connections::new(2);
         let slots = [(); 2].map(|()| connections.take_slot().unwrap().slot);
-        connections.outbox(slots[0]).bytes.extend([7; 100]);
+        connections.outbox(slots[0]).keep_rest(&[7; 100]);
         connections.outbox(slots[0]).sent = 100;
         connections.empty_outbox(slots[0]);
         assert!(connections[slots[0]].outbox.is_none());
         let again = connections.outbox(slots[1]);
+        assert_eq!(again.replies_bytes(), 0);
         assert_eq!((again.bytes.len(), again.sent), (0, 0));
         assert!(again.bytes.capacity() >= 100);
     }

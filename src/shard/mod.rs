@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize};
 
 use bytes::BytesMut;
 
+use crate::base::latency::Latencies;
 use crate::base::limits;
 use crate::base::metrics::Metrics;
 use crate::base::slab::Key;
@@ -39,6 +40,7 @@ pub mod intake;
 pub mod liveness;
 pub mod membership;
 pub mod mesh;
+pub mod pace;
 pub mod publish;
 pub mod queries;
 pub mod requests;
@@ -52,6 +54,7 @@ use connections::Connections;
 use edge_link::EdgeLink;
 use hold::Conclusion;
 use mesh::Mesh;
+use pace::Pace;
 use sweep::{Piece, Planned};
 
 /// What a shard is made of.
@@ -101,10 +104,18 @@ pub struct Engine {
     mesh: Mesh,
     edge: Option<EdgeLink>,
     wheel: Wheel,
+    /// The time since the shard began, in three units, as it was when the turn began.
+    now_us: u64,
     now_ms: u64,
     now_s: u32,
     /// Seconds since 1970, for the timestamps of signed requests.
     wall_s: u64,
+    latencies: Latencies,
+    pace: Pace,
+    /// The visits of the turn before, if it did something: its end is the beginning of the next.
+    last_turn: Option<usize>,
+    /// When the laps began that this turn ends.
+    laps: Vec<u64>,
     is_draining: bool,
     accepts_waiting: u32,
     accepts_paused_until_ms: u64,
@@ -193,9 +204,14 @@ impl Engine {
             mesh: setup.mesh,
             wheel: Wheel::new(slots, limits::TIMER_TICK_MS, now_ms),
             edge: setup.edge,
+            now_us: now_ms * 1000,
             now_ms,
             now_s: (now_ms / 1000) as u32,
             wall_s: 0,
+            latencies: Latencies::new((now_ms / 1000) as u32),
+            pace: Pace::default(),
+            last_turn: None,
+            laps: Vec::new(),
             is_draining: false,
             accepts_waiting: 0,
             accepts_paused_until_ms: 0,

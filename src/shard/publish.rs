@@ -171,6 +171,9 @@ impl Engine {
         let log_bytes_max = self.options.log_bytes_max;
         self.channels
             .append(channel, frames, lengths, self.now_s, log_bytes_max);
+        if let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) {
+            sweep.begin_lap(subscribers.len(), self.now_us);
+        }
     }
 
     pub(super) fn except(&mut self, channel: u32, exception: Exception) {

@@ -6,7 +6,7 @@ use std::mem;
 use smallvec::SmallVec;
 
 use crate::base::dialect::Dialect;
-use crate::base::metrics::{self, Metric};
+use crate::base::metrics::{self, Latency, Metric};
 use crate::base::socket::Socket;
 use crate::hub::ask::Question;
 use crate::hub::letter::{Event, Origin, Publication};
@@ -359,6 +359,7 @@ impl Engine {
         };
         let waiting = self.connections.waiting(slot);
         waiting.receipts = receipts;
+        waiting.since_us = Some(self.now_us);
         waiting.pending = query.map(Pending::Query);
         Outcome::Later
     }
@@ -374,6 +375,7 @@ impl Engine {
         let waiting = self.connections.waiting(slot);
         waiting.parked.extend(parked);
         waiting.parked_until_ms = self.now_ms + self.options.publish_wait_ms_max;
+        waiting.since_us = Some(self.now_us);
         self.parked.push_back(socket);
         self.wheel.set(slot, waiting.parked_until_ms);
     }
@@ -488,6 +490,11 @@ impl Engine {
 
     /// Answers the request that waited, and reads on.
     fn end_wait(&mut self, slot: u32, answer: &Answer) {
+        let waiting = self.connections[slot].waiting.as_mut();
+        if let Some(since_us) = waiting.and_then(|waiting| waiting.since_us.take()) {
+            let wait_us = self.now_us - since_us;
+            self.latencies.record(Latency::PublishWait, wait_us);
+        }
         if self.is_http(slot) {
             let waiting = self.connections[slot].waiting.as_ref().expect("it waited");
             let closes = waiting.persistence_closes || self.is_draining;

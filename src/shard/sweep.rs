@@ -111,9 +111,21 @@ impl Engine {
     /// Plans the sends of this turn: channels that moved in turn, then connections that get more
     /// than one thing.
     pub fn sweep(&mut self) {
-        let mut budget = limits::VISITS_PER_TURN;
+        let planned = self.pace.visits();
         let mut looks = limits::LOOKS_PER_TURN;
-        while budget > 0 && looks > 0 {
+        let (mut visits, mut delivered) = (0, 0);
+        while looks > 0 {
+            let share = match planned.saturating_sub(visits) {
+                0 if delivered >= limits::DELIVERIES_PER_TURN_LEAST => break,
+                0 => limits::VISITS_PER_TURN_LEAST,
+                left => left,
+            };
+            let share = share
+                .min(limits::VISITS_PER_TURN_MOST - visits)
+                .min(limits::VISITS_PER_CHANNEL);
+            if share == 0 {
+                break;
+            }
             let Some(channel) = self.channels.next_moving() else {
                 break;
             };
@@ -124,7 +136,6 @@ impl Engine {
                 .channels
                 .sweep_mut(channel)
                 .expect("a moving channel has a sweep");
-            let share = budget.min(limits::VISITS_PER_CHANNEL);
             let progress = sweep.run(
                 subscribers,
                 direct,
@@ -155,11 +166,14 @@ impl Engine {
                 self.gather
                     .push((subscribers[index as usize].slot, channel + 1));
             }
+            self.laps.extend(progress.lap);
             if !sweep.is_done() {
+                sweep.begin_lap(subscribers.len(), self.now_us);
                 self.channels.requeue(channel);
             }
             self.swept.push(channel);
-            budget -= progress.handed_out.min(budget);
+            visits += progress.handed_out;
+            delivered += deliveries + self.indirect.len() as u64;
             looks = looks.saturating_sub(progress.looked_at);
         }
         self.plan_gathered();

@@ -1,10 +1,10 @@
 //! The turn: completions, letters, timers, sweeps, one system call, and what it left.
 
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::base::limits;
-use crate::base::metrics::Metric;
+use crate::base::metrics::{Latency, Metric};
 use crate::base::socket::Socket;
 use crate::ring::kernel::KernelRing;
 use crate::ring::{Completion, End, Operation, Ring, Wait};
@@ -26,8 +26,6 @@ pub struct Begun {
     pub wait: Wait,
     work: u64,
     is_idle: bool,
-    busy_us: u64,
-    entered: Instant,
 }
 
 /// Runs a shard, whose engine was made at 0 ms, on this thread until all shards are drained or told
@@ -36,9 +34,16 @@ pub fn run(shard: &mut Shard<KernelRing>, control: &Control) {
     let spin_us = shard.engine.options.spin_us;
     let drain_ms = shard.engine.options.drain_ms;
     let start = Instant::now();
-    let mut idle_since = Instant::now();
+    let mut idle_since = Duration::ZERO;
+    let (mut wall_s, mut wall_read) = (0, None);
     let mut was_counted = false;
     loop {
+        // The one look at the clock of a turn. The wall clock is asked once a second.
+        let now = start.elapsed();
+        if wall_read.replace(now.as_secs()) != Some(now.as_secs()) {
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+            wall_s = wall.map_or(0, |since| since.as_secs());
+        }
         let phase = control.phase.load(Acquire);
         // Read before the turn, which then finds every letter that was posted before.
         let are_all_drained = control.drained.load(Acquire) == shard.engine.mesh.shards();
@@ -46,24 +51,20 @@ pub fn run(shard: &mut Shard<KernelRing>, control: &Control) {
             return;
         }
         if phase == Control::DRAINING {
+            shard.engine.advance_to(now);
             shard.engine.begin_drain(drain_ms);
             if !was_counted && shard.engine.is_drained() {
                 was_counted = true;
                 control.drained.fetch_add(1, Release);
             }
         }
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let began = Instant::now();
-        let now_ms = (began - start).as_millis() as u64;
-        let may_sleep = idle_since.elapsed().as_micros() as u64 >= spin_us;
-        let work = match shard.turn(now_ms, wall, may_sleep) {
+        let may_sleep = (now - idle_since).as_micros() as u64 >= spin_us;
+        let work = match shard.turn(now, wall_s, may_sleep) {
             Ok(work) => work,
             Err(error) => panic!("the ring is unusable: {error}"),
         };
         if work.is_some() {
-            idle_since = Instant::now();
+            idle_since = now;
         }
         if are_all_drained {
             return;
@@ -72,25 +73,24 @@ pub fn run(shard: &mut Shard<KernelRing>, control: &Control) {
 }
 
 impl<R: Ring> Shard<R> {
-    /// One turn. Gives the number of completions and sends, or nothing if there was nothing to do.
+    /// One turn, which begins `now`, counted from when the shard began, and at `wall_s` seconds
+    /// since 1970. Gives the number of completions and sends, or nothing if there was nothing to do.
     pub fn turn(
         &mut self,
-        now_ms: u64,
+        now: Duration,
         wall_s: u64,
         may_sleep: bool,
     ) -> std::io::Result<Option<u64>> {
-        let begun = self.begin(now_ms, wall_s, may_sleep);
+        let begun = self.begin(now, wall_s, may_sleep);
         self.ring.enter(&self.engine.batch(), begun.wait)?;
         Ok(self.finish(begun))
     }
 
     /// The turn up to its system call: [`Ring::enter`] with the engine's batch.
-    pub fn begin(&mut self, now_ms: u64, wall_s: u64, may_sleep: bool) -> Begun {
+    pub fn begin(&mut self, now: Duration, wall_s: u64, may_sleep: bool) -> Begun {
         let engine = &mut self.engine;
-        engine.now_ms = now_ms;
-        engine.now_s = (now_ms / 1000) as u32;
+        engine.advance_to(now);
         engine.wall_s = wall_s;
-        let began = Instant::now();
         let mut completions = self.ring.take_completions();
         let mut work = completions.len() as u64;
         for completion in completions.drain(..) {
@@ -142,36 +142,50 @@ impl<R: Ring> Shard<R> {
         } else {
             Wait::Poll
         };
-        let entered = Instant::now();
+        engine.last_turn = (!is_idle).then_some(engine.planned.len());
         Begun {
             wait,
             work,
             is_idle,
-            busy_us: (entered - began).as_micros() as u64,
-            entered,
         }
     }
 
     /// The turn after its system call.
     pub fn finish(&mut self, begun: Begun) -> Option<u64> {
         let engine = &mut self.engine;
-        let spent_us = match begun.wait {
-            Wait::Milliseconds(_) => {
-                engine.mesh.wake_up();
-                begun.busy_us
-            }
-            Wait::Poll => begun.busy_us + begun.entered.elapsed().as_micros() as u64,
-        };
+        match begun.wait {
+            Wait::Milliseconds(_) => engine.mesh.wake_up(),
+            Wait::Poll => {}
+        }
         let mut short_sends = self.ring.take_short_sends();
         engine.settle(&short_sends);
         short_sends.clear();
         self.ring.put_short_sends(short_sends);
-        engine.count_turn(self.ring.tally(), spent_us);
+        engine.count_turn(self.ring.tally());
         (!begun.is_idle).then_some(begun.work)
     }
 }
 
 impl Engine {
+    /// It is `now`: what the last turn did has taken until here.
+    fn advance_to(&mut self, now: Duration) {
+        let now_us = now.as_micros() as u64;
+        let spent_us = now_us - self.now_us;
+        self.now_us = now_us;
+        self.now_ms = now_us / 1_000;
+        self.now_s = now.as_secs() as u32;
+        if let Some(visits) = self.last_turn.take() {
+            self.pace.learn(visits, spent_us);
+            self.latencies.record(Latency::Turn, spent_us);
+            if spent_us > self.metrics.read(Metric::LongestTurn) {
+                self.metrics.set(Metric::LongestTurn, spent_us);
+            }
+        }
+        for began_us in self.laps.drain(..) {
+            self.latencies.record(Latency::Lap, now_us - began_us);
+        }
+    }
+
     pub(super) fn has_work(&self) -> bool {
         self.channels.is_moving()
             || !self.gather.is_empty()
@@ -187,7 +201,10 @@ impl Engine {
 
     /// Whether something is to be looked at once a second.
     fn needs_housekeeping(&self) -> bool {
-        self.channels.log_bytes() > 0 || !self.parked.is_empty() || !self.counts_due.is_empty()
+        self.channels.log_bytes() > 0
+            || !self.parked.is_empty()
+            || !self.counts_due.is_empty()
+            || self.latencies.has_values()
     }
 
     /// Time until something is due.
@@ -235,7 +252,7 @@ impl Engine {
         }
     }
 
-    fn count_turn(&mut self, tally: crate::ring::Tally, spent_us: u64) {
+    fn count_turn(&mut self, tally: crate::ring::Tally) {
         self.metrics.add(Metric::Turns, 1);
         self.metrics.set(Metric::Enters, tally.enters);
         self.metrics.set(Metric::Completions, tally.completions);
@@ -243,9 +260,6 @@ impl Engine {
             .set(Metric::LogBytes, self.channels.log_bytes() as u64);
         self.metrics
             .set(Metric::Channels, self.channels.len() as u64);
-        if spent_us > self.metrics.read(Metric::LongestTurn) {
-            self.metrics.set(Metric::LongestTurn, spent_us);
-        }
     }
 
     /// Has as many accepts waiting as there is room for.
@@ -482,6 +496,7 @@ impl Engine {
             self.review_held();
             self.forget_cached();
             self.tell_due_counts();
+            self.latencies.tell(self.now_s, &self.metrics);
         }
     }
 }

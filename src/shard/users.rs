@@ -16,7 +16,7 @@ impl Engine {
         for watched in &sign_in.watched {
             self.come_in(slot, app, &users::watch_channel(&watched.id), None);
         }
-        let waiting = self.connections[slot].waiting.get_or_insert_default();
+        let waiting = self.connections.waiting(slot);
         waiting.pending = Some(Pending::SignIn(sign_in));
     }
 
