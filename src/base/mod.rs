@@ -7,6 +7,7 @@ pub mod dialect;
 pub mod lane;
 pub mod latency;
 pub mod limits;
+pub mod memory;
 pub mod metrics;
 /// Entries with stable indexes, and keys that go stale.
 pub mod slab;

@@ -28,6 +28,7 @@ use crate::options::Options;
 use crate::ring::Operation;
 use crate::wire::websocket::{Deflater, Inflater};
 
+pub mod api;
 pub mod ask;
 pub mod connections;
 pub mod counts;
@@ -46,6 +47,7 @@ pub mod queries;
 pub mod requests;
 pub mod sweep;
 pub mod turn;
+pub mod upgrade;
 pub mod users;
 
 pub use turn::{Shard, run};

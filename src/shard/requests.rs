@@ -8,38 +8,38 @@ use smallvec::SmallVec;
 use crate::base::dialect::Dialect;
 use crate::base::metrics::{self, Latency, Metric};
 use crate::base::socket::Socket;
-use crate::hub::ask::Question;
-use crate::hub::letter::{Event, Origin, Publication};
-use crate::hub::query::{Publish, Query};
-use crate::hub::session::Session;
-use crate::hub::users;
-use crate::wire::api::{self, Call, Endpoint, NoEndpoint, PublishForm};
+use crate::hub::letter::{Event, Publication};
+use crate::wire::api::StatusPage;
 use crate::wire::http::{self, Body, Parsed, Persistence, Request};
-use crate::wire::pusher::{self, CloseCode};
-use crate::wire::signature::{self, SignedRequest};
-use crate::wire::websocket::{self, Agreement, Decoder, Refusal};
+use crate::wire::pusher;
 
 use super::Engine;
 use super::connections::{Http, Pending, Protocol, State};
 use super::publish::Routed;
 
 /// An answer to an HTTP request.
-struct Answer {
-    status: u16,
-    headers: &'static [(&'static str, &'static str)],
-    body: Cow<'static, str>,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: &'static [(&'static str, &'static str)],
+    pub(super) body: Cow<'static, str>,
 }
 
-const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
-const TEXT: &[(&str, &str)] = &[("Content-Type", "text/plain; charset=utf-8")];
-const ALLOW_POST: &[(&str, &str)] = &[TEXT[0], ("Allow", "POST")];
-const ALLOW_GET: &[(&str, &str)] = &[TEXT[0], ("Allow", "GET, HEAD")];
+pub(super) const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
+pub(super) const TEXT: &[(&str, &str)] = &[("Content-Type", "text/plain; charset=utf-8")];
 const RETRY: &[(&str, &str)] = &[
     ("Content-Type", "text/plain; charset=utf-8"),
     ("Retry-After", "1"),
 ];
 
 impl Answer {
+    pub(super) fn ok() -> Answer {
+        Answer {
+            status: 200,
+            headers: TEXT,
+            body: "OK".into(),
+        }
+    }
+
     pub(super) fn refusal(status: u16, text: impl Into<Cow<'static, str>>) -> Answer {
         Answer {
             status,
@@ -60,7 +60,7 @@ impl Answer {
         }
     }
 
-    fn json(status: u16, body: Vec<u8>) -> Answer {
+    pub(super) fn json(status: u16, body: Vec<u8>) -> Answer {
         let body = String::from_utf8(body).expect("JSON of text is text");
         Answer {
             status,
@@ -87,7 +87,7 @@ impl Answer {
 }
 
 /// What a request came to.
-enum Outcome {
+pub(super) enum Outcome {
     Answer(Answer),
     /// The answer comes later: events are under way or parked.
     Later,
@@ -199,11 +199,7 @@ impl Engine {
         };
         if matches!(request.method(), "GET" | "HEAD") {
             if path == "/" {
-                return Outcome::Answer(Answer {
-                    status: 200,
-                    headers: TEXT,
-                    body: "OK".into(),
-                });
+                return Outcome::Answer(Answer::ok());
             }
             if path == "/metrics" && self.options.metrics_are_served() {
                 let edge = self.edge.as_ref().map(|edge| &edge.metrics);
@@ -215,153 +211,16 @@ impl Engine {
                     body: body.into(),
                 });
             }
-        }
-        let Some(below) = path.strip_prefix("/apps/") else {
-            return Outcome::Answer(Answer::refusal(404, "Not found"));
-        };
-        let id = below.split('/').next().unwrap_or("");
-        let endpoint = match Endpoint::find(request.method(), &below[id.len()..]) {
-            Ok(endpoint) => endpoint,
-            Err(error) => {
-                let answer = Answer::refusal(error.status(), error.to_string());
-                return Outcome::Answer(match error {
-                    NoEndpoint::OtherMethod { allowed: "POST" } => Answer {
-                        headers: ALLOW_POST,
-                        ..answer
-                    },
-                    NoEndpoint::OtherMethod { .. } => Answer {
-                        headers: ALLOW_GET,
-                        ..answer
-                    },
-                    NoEndpoint::Unknown => answer,
-                });
-            }
-        };
-        let Some(number) = self.apps.with_id(id) else {
-            return Outcome::Answer(self.refuse(404, "Unknown app id"));
-        };
-        let app = self.apps.app(number);
-        let signed = SignedRequest {
-            method: request.method(),
-            path,
-            query: request.query().unwrap_or(""),
-            body: request.body(),
-        };
-        if let Err(error) = signature::check_request(
-            &app.key,
-            &app.signer,
-            signed,
-            self.wall_s,
-            SIGNATURE_GRACE_S,
-        ) {
-            return Outcome::Answer(self.refuse(401, error.to_string()));
-        }
-        if !app.is_enabled {
-            return Outcome::Answer(self.refuse(403, "The app is disabled"));
-        }
-        let (query, body) = (request.query(), request.body());
-        let call = match Call::parse(endpoint, query, body, &app.limits, self.options.compat) {
-            Ok(call) => call,
-            Err(error) => return Outcome::Answer(self.refuse(error.status, error.message)),
-        };
-        let outcome = self.carry_out(slot, number, call);
-        if matches!(outcome, Outcome::Later) {
-            let waiting = self.connections.waiting(slot);
-            waiting.persistence_closes = persistence == Persistence::Close;
-            waiting.is_head = request.method() == "HEAD";
-        }
-        outcome
-    }
-
-    fn refuse(&self, status: u16, text: impl Into<Cow<'static, str>>) -> Answer {
-        let (content_type, body) = api::refusal_body(self.options.compat, status, &text.into());
-        let headers = if content_type == JSON[0].1 {
-            JSON
-        } else {
-            TEXT
-        };
-        Answer {
-            status,
-            headers,
-            body: body.into(),
-        }
-    }
-
-    fn carry_out(&mut self, slot: u32, app: u16, call: Call<'_>) -> Outcome {
-        match call {
-            Call::Publish { events, form } => return self.publish(slot, app, &events, form),
-            Call::Channels { prefix, told } => {
-                self.query_list(slot, app, prefix.as_deref().unwrap_or(""), told);
-            }
-            Call::Channel { name, told, .. } => {
-                self.query(slot, app, &name, Question::Channel { told });
-            }
-            Call::Users {
-                name,
-                with_user_info,
-            } => self.query(slot, app, &name, Question::Users { with_user_info }),
-            Call::Terminate { user_id } => {
-                let name = users::own_channel(&user_id);
-                self.query(slot, app, &name, Question::Terminate);
+            if self.options.compat == Dialect::Soketi
+                && let Some(page) = StatusPage::at(path)
+            {
+                return Outcome::Answer(self.status_page(page));
             }
         }
-        Outcome::Later
-    }
-
-    /// Publishes what a request asked for, or keeps it until that can be done.
-    fn publish(
-        &mut self,
-        slot: u32,
-        app: u16,
-        parsed: &[api::Event<'_>],
-        form: PublishForm,
-    ) -> Outcome {
-        let events = parsed.iter().map(|event| event.channels.len() as u32);
-        let quota = &self.apps.app(app).quota;
-        if !quota.take_events(events.sum(), self.wall_s as u32) {
-            let status = match self.options.compat {
-                Dialect::Pusher => 403,
-                Dialect::Soketi => 429,
-            };
-            let error = "The app has published as many events in this second as it may";
-            return Outcome::Answer(self.refuse(status, error));
+        match path.strip_prefix("/apps/") {
+            Some(below) => self.serve_app(slot, request, path, below, persistence),
+            None => Outcome::Answer(Answer::refusal(404, "Not found")),
         }
-        let mut events = SmallVec::<[Event<'_>; 1]>::new();
-        for event in parsed {
-            let excluded = event.socket_id.and_then(|id| self.address_of(id));
-            events.extend(event.channels.iter().map(|channel| Event {
-                app,
-                origin: Origin::Api,
-                channel,
-                name: event.name.token(),
-                data: event.data.token(),
-                user_id: "",
-                excluded,
-            }));
-        }
-        let query = Publish::new(app, form, parsed);
-        let query = query.map(|publish| Box::new(Query::Publish(publish)));
-        let receipts = match self.route(&events, Some(self.connections.socket(slot))) {
-            Routed::Posted { receipts: 0 } => {
-                return match query {
-                    None => Outcome::Answer(Answer::accepted(self.options.compat)),
-                    Some(query) => match self.conclude_query(slot, query) {
-                        Some((status, body)) => Outcome::Answer(Answer::json(status, body)),
-                        None => Outcome::Later,
-                    },
-                };
-            }
-            Routed::Posted { receipts } => receipts,
-            Routed::Behind => {
-                self.park(slot, &events);
-                0
-            }
-        };
-        let waiting = self.connections.waiting(slot);
-        waiting.receipts = receipts;
-        waiting.since_us = Some(self.now_us);
-        waiting.pending = query.map(Pending::Query);
-        Outcome::Later
     }
 
     /// Keeps the events until they can be published, or their time is up.
@@ -516,130 +375,4 @@ impl Engine {
         }
         self.refresh_timer(slot);
     }
-
-    /// Opens a WebSocket, or answers why not.
-    pub(super) fn upgrade(&mut self, slot: u32, request: &Request<'_>) -> Option<Protocol> {
-        let minor = request.minor_version();
-        let checked = websocket::check_upgrade(request.method(), minor, request.headers())
-            .and_then(|upgrade| Ok((upgrade, self.agree(request)?)));
-        let (upgrade, agreement) = match checked {
-            Ok(checked) => checked,
-            Err(refusal) => {
-                self.metrics.add(Metric::RequestsRefused, 1);
-                self.tell(slot, refusal.reason());
-                let mut text = mem::take(&mut self.text);
-                text.clear();
-                let body = Body::Bytes(refusal.reason().as_bytes());
-                let headers = refusal.headers();
-                http::encode_response(
-                    refusal.status(),
-                    headers,
-                    body,
-                    Persistence::Close,
-                    &mut text,
-                );
-                self.reply_bytes(slot, &text);
-                self.text = text;
-                self.close_after_flush(slot);
-                return None;
-            }
-        };
-        let accept = websocket::accept_key(upgrade.key);
-        let extensions = agreement.map_or(String::new(), |agreement| {
-            format!("Sec-WebSocket-Extensions: {}\r\n", agreement.answer())
-        });
-        let head = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\n{extensions}\r\n"
-        );
-        self.connections[slot].window = agreement.map(|agreement| agreement.window);
-        self.reply_bytes(slot, head.as_bytes());
-        let is_echo = self.options.echo.as_deref() == Some(request.path());
-        if is_echo && !self.is_over_capacity() {
-            return Some(Protocol::Echo {
-                decoder: Decoder::default(),
-            });
-        }
-        match self.admit(slot, request) {
-            Ok(session) => {
-                let mut text = mem::take(&mut self.text);
-                text.clear();
-                let timeout = self.options.activity_timeout_s as u32;
-                pusher::encode_connection_established(&mut text, self.socket_id(slot), timeout);
-                self.reply_text(slot, &text);
-                self.text = text;
-                Some(Protocol::WebSocket {
-                    decoder: Decoder::default(),
-                    session,
-                })
-            }
-            Err((code, reason)) => {
-                self.refuse_session(slot, code, &reason);
-                None
-            }
-        }
-    }
-
-    /// What of the extensions that the client offers is taken.
-    fn agree(&self, request: &Request<'_>) -> Result<Option<Agreement>, Refusal> {
-        match self.options.compression {
-            true => websocket::agree(request.headers()),
-            false => Ok(None),
-        }
-    }
-
-    /// Whether there is room, an app and a protocol to speak.
-    pub(super) fn admit(
-        &mut self,
-        slot: u32,
-        request: &Request<'_>,
-    ) -> Result<Session, (CloseCode, String)> {
-        let plain = |code: CloseCode| (code, code.reason().to_string());
-        if self.is_draining {
-            return Err(plain(CloseCode::ReconnectImmediately));
-        }
-        if self.is_over_capacity() {
-            self.metrics.add(Metric::ConnectionsRefused, 1);
-            return Err(plain(CloseCode::OverCapacity));
-        }
-        let key = pusher::app_key(request.path(), &self.options.path_prefix).map_err(plain)?;
-        let app = self.apps.with_key(key).ok_or_else(|| {
-            let reason = format!(
-                "App key {key} not in this cluster. Did you forget to specify the cluster?"
-            );
-            (CloseCode::ApplicationUnknown, reason)
-        })?;
-        if !self.apps.app(app).is_enabled {
-            return Err(plain(CloseCode::ApplicationDisabled));
-        }
-        let query = request.query().unwrap_or("");
-        let protocol = http::query_pairs(query).find(|(name, _)| name == "protocol");
-        let protocol = protocol.as_ref().map(|(_, value)| value.as_ref());
-        let protocol = pusher::check_protocol(protocol).map_err(plain)?;
-        let record = self.apps.app(app);
-        if !record.quota.take_connection() {
-            return Err(plain(CloseCode::OverConnectionQuota));
-        }
-        self.connections[slot].counted_for = Some(app);
-        let mut session = Session::new(app, protocol);
-        if record.authorization_timeout_s > 0 {
-            session.authorize_by_s = self.now_s + record.authorization_timeout_s;
-        }
-        Ok(session)
-    }
-
-    /// Tells a client why it is refused, as an event and as the reason of the close.
-    pub(super) fn refuse_session(&mut self, slot: u32, code: CloseCode, reason: &str) {
-        self.metrics.add(Metric::MessagesRefused, 1);
-        self.tell(slot, reason);
-        let mut text = mem::take(&mut self.text);
-        text.clear();
-        pusher::encode_error(&mut text, reason, Some(code.number()), None);
-        self.reply_text(slot, &text);
-        self.text = text;
-        self.close_websocket(slot, code.number(), reason);
-    }
 }
-
-/// How far a request's timestamp may be off.
-const SIGNATURE_GRACE_S: u64 = 600;

@@ -1,0 +1,201 @@
+//! The HTTP API: calls are checked and carried out, or wait for homes.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use crate::base::dialect::Dialect;
+use crate::base::memory;
+use crate::hub::ask::Question;
+use crate::hub::letter::{Event, Origin};
+use crate::hub::query::{Publish, Query};
+use crate::hub::users;
+use crate::wire::api::{self, Call, Endpoint, MemoryUse, NoEndpoint, PublishForm, StatusPage};
+use crate::wire::http::{Persistence, Request};
+use crate::wire::signature::{self, SignedRequest};
+
+use super::Engine;
+use super::connections::Pending;
+use super::publish::Routed;
+use super::requests::{Answer, JSON, Outcome, TEXT};
+
+const ALLOW_POST: &[(&str, &str)] = &[TEXT[0], ("Allow", "POST")];
+const ALLOW_GET: &[(&str, &str)] = &[TEXT[0], ("Allow", "GET, HEAD")];
+
+impl Engine {
+    /// A request to `path`, which is `/apps/` and `below`.
+    pub(super) fn serve_app(
+        &mut self,
+        slot: u32,
+        request: &Request<'_>,
+        path: &str,
+        below: &str,
+        persistence: Persistence,
+    ) -> Outcome {
+        let id = below.split('/').next().unwrap_or("");
+        let endpoint = match Endpoint::find(request.method(), &below[id.len()..]) {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                let answer = Answer::refusal(error.status(), error.to_string());
+                return Outcome::Answer(match error {
+                    NoEndpoint::OtherMethod { allowed: "POST" } => Answer {
+                        headers: ALLOW_POST,
+                        ..answer
+                    },
+                    NoEndpoint::OtherMethod { .. } => Answer {
+                        headers: ALLOW_GET,
+                        ..answer
+                    },
+                    NoEndpoint::Unknown => answer,
+                });
+            }
+        };
+        let Some(number) = self.apps.with_id(id) else {
+            return Outcome::Answer(self.refuse(404, "Unknown app id"));
+        };
+        let app = self.apps.app(number);
+        let signed = SignedRequest {
+            method: request.method(),
+            path,
+            query: request.query().unwrap_or(""),
+            body: request.body(),
+        };
+        if let Err(error) = signature::check_request(
+            &app.key,
+            &app.signer,
+            signed,
+            self.wall_s,
+            SIGNATURE_GRACE_S,
+        ) {
+            return Outcome::Answer(self.refuse(401, error.to_string()));
+        }
+        if !app.is_enabled {
+            return Outcome::Answer(self.refuse(403, "The app is disabled"));
+        }
+        let (query, body) = (request.query(), request.body());
+        let call = match Call::parse(endpoint, query, body, &app.limits, self.options.compat) {
+            Ok(call) => call,
+            Err(error) => return Outcome::Answer(self.refuse(error.status, error.message)),
+        };
+        let outcome = self.carry_out(slot, number, call);
+        if matches!(outcome, Outcome::Later) {
+            let waiting = self.connections.waiting(slot);
+            waiting.persistence_closes = persistence == Persistence::Close;
+            waiting.is_head = request.method() == "HEAD";
+        }
+        outcome
+    }
+
+    fn refuse(&self, status: u16, text: impl Into<Cow<'static, str>>) -> Answer {
+        let (content_type, body) = api::refusal_body(self.options.compat, status, &text.into());
+        let headers = if content_type == JSON[0].1 {
+            JSON
+        } else {
+            TEXT
+        };
+        Answer {
+            status,
+            headers,
+            body: body.into(),
+        }
+    }
+
+    /// A page that tells soketi's users how the server is.
+    pub(super) fn status_page(&self, page: StatusPage) -> Answer {
+        let mut body = Vec::new();
+        let (used_bytes, total_bytes) = memory::in_use().unwrap_or_default();
+        let memory = MemoryUse {
+            used_bytes,
+            total_bytes,
+        };
+        match page {
+            StatusPage::Usage => api::encode_usage(&mut body, memory),
+            StatusPage::Ready | StatusPage::AcceptTraffic if self.is_draining => {
+                return Answer::refusal(500, "The server is shutting down");
+            }
+            StatusPage::Ready => return Answer::ok(),
+            StatusPage::AcceptTraffic => api::encode_accept_traffic(&mut body, memory),
+        }
+        Answer::json(200, body)
+    }
+
+    fn carry_out(&mut self, slot: u32, app: u16, call: Call<'_>) -> Outcome {
+        match call {
+            Call::Publish { events, form } => return self.publish(slot, app, &events, form),
+            Call::Channels { prefix, told } => {
+                self.query_list(slot, app, prefix.as_deref().unwrap_or(""), told);
+            }
+            Call::Channel { name, told, .. } => {
+                self.query(slot, app, &name, Question::Channel { told });
+            }
+            Call::Users {
+                name,
+                with_user_info,
+            } => self.query(slot, app, &name, Question::Users { with_user_info }),
+            Call::Terminate { user_id } => {
+                let name = users::own_channel(&user_id);
+                self.query(slot, app, &name, Question::Terminate);
+            }
+        }
+        Outcome::Later
+    }
+
+    /// Publishes what a request asked for, or keeps it until that can be done.
+    fn publish(
+        &mut self,
+        slot: u32,
+        app: u16,
+        parsed: &[api::Event<'_>],
+        form: PublishForm,
+    ) -> Outcome {
+        let events = parsed.iter().map(|event| event.channels.len() as u32);
+        let quota = &self.apps.app(app).quota;
+        if !quota.take_events(events.sum(), self.wall_s as u32) {
+            let status = match self.options.compat {
+                Dialect::Pusher => 403,
+                Dialect::Soketi => 429,
+            };
+            let error = "The app has published as many events in this second as it may";
+            return Outcome::Answer(self.refuse(status, error));
+        }
+        let mut events = SmallVec::<[Event<'_>; 1]>::new();
+        for event in parsed {
+            let excluded = event.socket_id.and_then(|id| self.address_of(id));
+            events.extend(event.channels.iter().map(|channel| Event {
+                app,
+                origin: Origin::Api,
+                channel,
+                name: event.name.token(),
+                data: event.data.token(),
+                user_id: "",
+                excluded,
+            }));
+        }
+        let query = Publish::new(app, form, parsed);
+        let query = query.map(|publish| Box::new(Query::Publish(publish)));
+        let receipts = match self.route(&events, Some(self.connections.socket(slot))) {
+            Routed::Posted { receipts: 0 } => {
+                return match query {
+                    None => Outcome::Answer(Answer::accepted(self.options.compat)),
+                    Some(query) => match self.conclude_query(slot, query) {
+                        Some((status, body)) => Outcome::Answer(Answer::json(status, body)),
+                        None => Outcome::Later,
+                    },
+                };
+            }
+            Routed::Posted { receipts } => receipts,
+            Routed::Behind => {
+                self.park(slot, &events);
+                0
+            }
+        };
+        let waiting = self.connections.waiting(slot);
+        waiting.receipts = receipts;
+        waiting.since_us = Some(self.now_us);
+        waiting.pending = query.map(Pending::Query);
+        Outcome::Later
+    }
+}
+
+/// How far a request's timestamp may be off.
+const SIGNATURE_GRACE_S: u64 = 600;

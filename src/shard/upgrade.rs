@@ -1,0 +1,137 @@
+//! Requests that open a WebSocket: the handshake, and whether there is an app and room for it.
+
+use std::mem;
+
+use crate::base::metrics::Metric;
+use crate::hub::session::Session;
+use crate::wire::http::{self, Body, Persistence, Request};
+use crate::wire::pusher::{self, CloseCode};
+use crate::wire::websocket::{self, Agreement, Decoder, Refusal};
+
+use super::Engine;
+use super::connections::Protocol;
+
+impl Engine {
+    /// Opens a WebSocket, or answers why not.
+    pub(super) fn upgrade(&mut self, slot: u32, request: &Request<'_>) -> Option<Protocol> {
+        let minor = request.minor_version();
+        let checked = websocket::check_upgrade(request.method(), minor, request.headers())
+            .and_then(|upgrade| Ok((upgrade, self.agree(request)?)));
+        let (upgrade, agreement) = match checked {
+            Ok(checked) => checked,
+            Err(refusal) => {
+                self.metrics.add(Metric::RequestsRefused, 1);
+                self.tell(slot, refusal.reason());
+                let mut text = mem::take(&mut self.text);
+                text.clear();
+                let body = Body::Bytes(refusal.reason().as_bytes());
+                let headers = refusal.headers();
+                http::encode_response(
+                    refusal.status(),
+                    headers,
+                    body,
+                    Persistence::Close,
+                    &mut text,
+                );
+                self.reply_bytes(slot, &text);
+                self.text = text;
+                self.close_after_flush(slot);
+                return None;
+            }
+        };
+        let accept = websocket::accept_key(upgrade.key);
+        let extensions = agreement.map_or(String::new(), |agreement| {
+            format!("Sec-WebSocket-Extensions: {}\r\n", agreement.answer())
+        });
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n{extensions}\r\n"
+        );
+        self.connections[slot].window = agreement.map(|agreement| agreement.window);
+        self.reply_bytes(slot, head.as_bytes());
+        let is_echo = self.options.echo.as_deref() == Some(request.path());
+        if is_echo && !self.is_over_capacity() {
+            return Some(Protocol::Echo {
+                decoder: Decoder::default(),
+            });
+        }
+        match self.admit(slot, request) {
+            Ok(session) => {
+                let mut text = mem::take(&mut self.text);
+                text.clear();
+                let timeout = self.options.activity_timeout_s as u32;
+                pusher::encode_connection_established(&mut text, self.socket_id(slot), timeout);
+                self.reply_text(slot, &text);
+                self.text = text;
+                Some(Protocol::WebSocket {
+                    decoder: Decoder::default(),
+                    session,
+                })
+            }
+            Err((code, reason)) => {
+                self.refuse_session(slot, code, &reason);
+                None
+            }
+        }
+    }
+
+    /// What of the extensions that the client offers is taken.
+    fn agree(&self, request: &Request<'_>) -> Result<Option<Agreement>, Refusal> {
+        match self.options.compression {
+            true => websocket::agree(request.headers()),
+            false => Ok(None),
+        }
+    }
+
+    /// Whether there is room, an app and a protocol to speak.
+    pub(super) fn admit(
+        &mut self,
+        slot: u32,
+        request: &Request<'_>,
+    ) -> Result<Session, (CloseCode, String)> {
+        let plain = |code: CloseCode| (code, code.reason().to_string());
+        if self.is_draining {
+            return Err(plain(CloseCode::ReconnectImmediately));
+        }
+        if self.is_over_capacity() {
+            self.metrics.add(Metric::ConnectionsRefused, 1);
+            return Err(plain(CloseCode::OverCapacity));
+        }
+        let key = pusher::app_key(request.path(), &self.options.path_prefix).map_err(plain)?;
+        let app = self.apps.with_key(key).ok_or_else(|| {
+            let reason = format!(
+                "App key {key} not in this cluster. Did you forget to specify the cluster?"
+            );
+            (CloseCode::ApplicationUnknown, reason)
+        })?;
+        if !self.apps.app(app).is_enabled {
+            return Err(plain(CloseCode::ApplicationDisabled));
+        }
+        let query = request.query().unwrap_or("");
+        let protocol = http::query_pairs(query).find(|(name, _)| name == "protocol");
+        let protocol = protocol.as_ref().map(|(_, value)| value.as_ref());
+        let protocol = pusher::check_protocol(protocol).map_err(plain)?;
+        let record = self.apps.app(app);
+        if !record.quota.take_connection() {
+            return Err(plain(CloseCode::OverConnectionQuota));
+        }
+        self.connections[slot].counted_for = Some(app);
+        let mut session = Session::new(app, protocol);
+        if record.authorization_timeout_s > 0 {
+            session.authorize_by_s = self.now_s + record.authorization_timeout_s;
+        }
+        Ok(session)
+    }
+
+    /// Tells a client why it is refused, as an event and as the reason of the close.
+    pub(super) fn refuse_session(&mut self, slot: u32, code: CloseCode, reason: &str) {
+        self.metrics.add(Metric::MessagesRefused, 1);
+        self.tell(slot, reason);
+        let mut text = mem::take(&mut self.text);
+        text.clear();
+        pusher::encode_error(&mut text, reason, Some(code.number()), None);
+        self.reply_text(slot, &text);
+        self.text = text;
+        self.close_websocket(slot, code.number(), reason);
+    }
+}
