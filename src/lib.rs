@@ -56,7 +56,8 @@
 //! A subscriber is behind when its socket is full: its cursor stays, the log keeps its frames up to
 //! `log_bytes_max` and `log_age_ms_max`, and when its next frame has left the log it is closed with
 //! 4100 and counted; it reconnects. What it got is whole frames: a cursor stands between frames, and
-//! the rest of one that its socket took in part is kept for it alone.
+//! the rest of one that its socket took in part is kept for it alone. What is kept for such alone
+//! goes first when the logs of a shard hold more than `log_bytes_per_shard_max`.
 //! A shard is full when it serves `connections_per_shard_max` connections: some more slots are kept
 //! for those that come then, to refuse them with 4100 or to answer one HTTP request. When these are
 //! taken too, the listener waits.

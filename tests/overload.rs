@@ -205,6 +205,38 @@ fn a_subscriber_that_does_not_read_is_closed_behind_whole_frames_and_nobody_else
     running.stop();
 }
 
+#[test]
+fn a_slow_subscriber_of_many_channels_makes_no_publisher_wait() {
+    const CHANNELS: usize = 40;
+    let running = serve(1, |options| {
+        options.log_bytes_max = LOG_BYTES_MAX;
+        options.log_bytes_per_shard_max = CHANNELS * LOG_BYTES_MAX / 4;
+    });
+    let address = running.address();
+    let mut slow = Raw::over(narrow_stream(address));
+    let mut healthy = Raw::connect(address);
+    let channels: Vec<String> = (0..CHANNELS).map(|number| format!("c{number}")).collect();
+    for channel in &channels {
+        slow.subscribe(channel);
+        healthy.subscribe(channel);
+    }
+    let mut publisher = Publisher::connect(address);
+    let filling = "x".repeat(9000);
+    let mut published = 0;
+    while sum(&running, Metric::SlowClosed) == 0 {
+        assert!(published < 5000, "its socket does not fill");
+        let channel = &channels[published % CHANNELS];
+        let data = format!("{published} {filling}");
+        publisher.publish(channel, &data);
+        let (opcode, text) = healthy.next().expect("an event comes");
+        assert_eq!(opcode, TEXT);
+        assert_eq!(data_of(&String::from_utf8_lossy(&text), channel), data);
+        published += 1;
+    }
+    assert_eq!(sum(&running, Metric::PublishesParked), 0);
+    running.stop();
+}
+
 /// A connection whose client's kernel holds few bytes that were not read.
 fn narrow_stream(address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");

@@ -27,7 +27,9 @@ use outpour::shard::turn::Begun;
 use outpour::shard::{Engine, Setup, Shard};
 use outpour::wire::signature::Signer;
 
-const CHANNELS: [&str; 5] = ["alpha", "beta", "gamma", "delta", "epsilon"];
+const CHANNELS: [&str; 6] = ["alpha", "beta", "gamma", "delta", "epsilon", PRIVATE];
+/// Where clients send events to each other.
+const PRIVATE: &str = "private-zeta";
 const WALL_S: u64 = 1_700_000_000;
 const SEEDS: u64 = 120;
 const SHARDS: u16 = 2;
@@ -60,6 +62,7 @@ fn every_seed_keeps_the_promises() {
         sums.woken += counts.woken;
         sums.drained += counts.drained;
         sums.kept += counts.kept;
+        sums.rejected += counts.rejected;
     }
     eprintln!("{sums:?}");
     if only.is_none() {
@@ -90,6 +93,8 @@ struct Counts {
     /// Worlds that ended by a drain, and events that clients got in it.
     drained: usize,
     kept: usize,
+    /// Events of clients that were refused.
+    rejected: usize,
 }
 
 impl Counts {
@@ -103,9 +108,10 @@ impl Counts {
             woken,
             drained,
             kept,
+            rejected,
         } = *self;
         let all = [
-            delivered, accepted, refused, closed, slept, woken, drained, kept,
+            delivered, accepted, refused, closed, slept, woken, drained, kept, rejected,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }
@@ -195,6 +201,7 @@ struct World {
     /// For how many more steps a shard is held up: its core is taken by somebody else.
     stalled: Vec<usize>,
     overload: Random,
+    triggers: Random,
     random: Random,
     weights: Weights,
     now_ms: u64,
@@ -211,6 +218,7 @@ impl World {
     fn new(seed: u64) -> World {
         let mut random = Random::new(seed, 100);
         let mut options = Options::default();
+        options.apps[0].client_events_per_second_max = 1_000_000;
         if random.one_in(2) {
             options.log_bytes_max = 64 << 10;
         }
@@ -227,7 +235,9 @@ impl World {
         if overload.one_in(4) {
             options.log_bytes_max = 64 << 10;
             options.publish_wait_ms_max = [0, 100, 2000][overload.below(3)];
-            weights.favourite = Some(overload.below(CHANNELS.len()));
+            // In half of them the last, which is the clients' own.
+            let favourite = overload.below(2 * CHANNELS.len()).min(CHANNELS.len() - 1);
+            weights.favourite = Some(favourite);
             (weights.publish, weights.data_bytes, weights.large) = (2, 9000, 1);
             weights.stall = 100;
         }
@@ -267,6 +277,7 @@ impl World {
             has_returned: vec![false; usize::from(SHARDS)],
             stalled: vec![0; usize::from(SHARDS)],
             overload,
+            triggers: Random::new(seed, 103),
             network,
             random,
             weights,
@@ -281,8 +292,14 @@ impl World {
     }
 
     fn run(mut self) -> (u64, Counts) {
-        for shard in 0..2 {
-            let observer = self.connect(shard, Kind::Observer);
+        for shard in 0..SHARDS {
+            self.connect(shard, Kind::Observer);
+        }
+        self.run_until("the observers are connected", |world| {
+            let mut clients = world.clients.iter();
+            clients.all(|client| client.socket_id.is_some())
+        });
+        for observer in 0..self.clients.len() {
             for channel in CHANNELS {
                 self.subscribe(observer, channel);
             }
@@ -415,7 +432,35 @@ impl World {
             .entry(channel.to_string())
             .or_default();
         (held.is_wanted, held.is_awaited) = (true, true);
-        let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#);
+        let mut text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"#);
+        if channel == PRIVATE {
+            let id = self.clients[client].socket_id.as_ref().unwrap();
+            let signature = self.signer.sign(&[format!("{id}:{channel}").as_bytes()]);
+            let signature = std::str::from_utf8(&signature).unwrap();
+            write!(text, r#"","auth":"app-key:{signature}"#).unwrap();
+        }
+        text.push_str(r#""}}"#);
+        self.send(client, 0x81, text.as_bytes());
+    }
+
+    /// An event from one client to the others, if it is subscribed. Nobody tells it what became of
+    /// the event.
+    fn trigger(&mut self, client: usize) {
+        let from = &self.clients[client];
+        let held = from.subscriptions.get(PRIVATE);
+        if !held.is_some_and(|held| held.is_wanted && !held.is_awaited) {
+            return;
+        }
+        let number = self.events.len();
+        self.events.push(Event {
+            channels: vec![PRIVATE.to_string()],
+            excluded: from.socket_id.clone(),
+            status: None,
+        });
+        let filling = "x".repeat(self.triggers.below(self.weights.data_bytes));
+        let text = format!(
+            r#"{{"event":"client-tick","channel":"{PRIVATE}","data":"{number}:{filling}"}}"#
+        );
         self.send(client, 0x81, text.as_bytes());
     }
 
@@ -446,6 +491,9 @@ impl World {
         if self.clients[client].kind == Kind::Observer || self.clients[client].is_gone {
             return;
         }
+        if self.triggers.one_in(6) {
+            self.trigger(client);
+        }
         if self.random.one_in(150) {
             self.network.reset(self.clients[client].peer);
             self.clients[client].is_gone = true;
@@ -464,7 +512,9 @@ impl World {
     }
 
     fn come_or_go(&mut self, client: usize, channel: &str) {
+        let client_is_known = self.clients[client].socket_id.is_some();
         match self.clients[client].subscriptions.get(channel) {
+            _ if !client_is_known => {}
             Some(held) if held.is_awaited => {}
             Some(held) if held.is_wanted => {
                 self.unsubscribe(client, channel);
@@ -737,7 +787,11 @@ impl World {
                     events: Vec::new(),
                 });
             }
-            "tick" => {
+            "pusher:error" if channel == PRIVATE => {
+                assert_eq!(value["data"]["code"], 4301, "seed {seed}: {text}");
+                self.counts.rejected += 1;
+            }
+            "tick" | "client-tick" => {
                 let event = value["data"].as_str().unwrap().split_once(':').unwrap().0;
                 let held = client
                     .subscriptions

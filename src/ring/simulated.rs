@@ -14,6 +14,8 @@
 //! sleep by asking [`SimulatedRing::rest`] until something has completed or the time is over, and
 //! only then ends the turn.
 
+mod draws;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -22,6 +24,9 @@ use std::rc::Rc;
 
 use super::{Buffer, Completion, End, Operation, Ring, Sends, ShortSend, Tally, Wait};
 use crate::base::socket::Socket;
+
+pub use draws::Random;
+use draws::{Draws, mix};
 
 /// Errnos of Linux, by name in `libc`; only their numbers matter to a shard.
 const EPIPE: i32 = libc::EPIPE;
@@ -107,67 +112,13 @@ struct Slot {
     moves_to: Option<(u16, Socket)>,
 }
 
-/// One stream for each kind of fault.
-struct Draws {
-    capacity: Random,
-    send: Random,
-    chop: Random,
-    rearm: Random,
-    delay: Random,
-    accept: Random,
-    transfer: Random,
-    wake: Random,
-}
-
-/// splitmix64: a counter and a mix, good enough to draw faults with.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64, stream: u64) -> Random {
-        let mut random = Random(seed ^ stream.wrapping_mul(0xD1B5_4A32_D192_ED03));
-        random.draw();
-        random
-    }
-
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(self.0)
-    }
-
-    /// A number below `bound`, which is not 0.
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.draw() % bound as u64) as usize
-    }
-
-    /// True once in so many times.
-    pub fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-}
-
-fn mix(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    value ^ (value >> 31)
-}
-
 impl Network {
     pub fn new(seed: u64, shards: u16) -> Network {
-        let draws = Draws {
-            capacity: Random::new(seed, 1),
-            send: Random::new(seed, 2),
-            chop: Random::new(seed, 3),
-            rearm: Random::new(seed, 4),
-            delay: Random::new(seed, 5),
-            accept: Random::new(seed, 6),
-            transfer: Random::new(seed, 7),
-            wake: Random::new(seed, 8),
-        };
         let shards = (0..shards).map(|_| Port::default()).collect();
         Network(Rc::new(RefCell::new(State {
             links: Vec::new(),
             shards,
-            draws,
+            draws: Draws::new(seed),
             trace: seed,
         })))
     }

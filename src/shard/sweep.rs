@@ -429,12 +429,29 @@ impl Engine {
         self.frame = frames;
     }
 
-    /// Looks once a second through the channels that keep frames for blocked subscribers.
+    /// Looks once a second through the channels that keep frames for blocked subscribers, and drops
+    /// those that are too old.
     pub fn review_held(&mut self) {
+        let age_s_max = (self.options.log_age_ms_max / 1000) as u32;
+        self.evict_held(self.now_s.saturating_sub(age_s_max));
+    }
+
+    /// Where logs together hold more than they may, blocked subscribers lose what is kept for them
+    /// alone, the oldest first: they make no publisher wait.
+    pub fn relieve_logs(&mut self) {
+        let mut age_s_max = (self.options.log_age_ms_max / 1000) as u32;
+        while self.channels.log_bytes() > self.options.log_bytes_per_shard_max {
+            age_s_max /= 2;
+            self.evict_held((self.now_s + 1).saturating_sub(age_s_max));
+            if age_s_max == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Drops frames that came before the second `since_s` and that only blocked subscribers lack.
+    fn evict_held(&mut self, since_s: u32) {
         let mut reviewed = std::mem::take(&mut self.reviewed);
-        let since_s = self
-            .now_s
-            .saturating_sub((self.options.log_age_ms_max / 1000) as u32);
         self.channels
             .review_held(since_s, &mut self.passed, &mut reviewed);
         for channel in reviewed.drain(..) {

@@ -159,6 +159,7 @@ impl<R: Ring> Shard<R> {
         }
         let mut short_sends = self.ring.take_short_sends();
         engine.settle(&short_sends);
+        engine.relieve_logs();
         short_sends.clear();
         self.ring.put_short_sends(short_sends);
         engine.count_turn(self.ring.tally());
