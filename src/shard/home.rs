@@ -190,6 +190,7 @@ impl Engine {
         let (mut is_done, mut shared) = (true, None);
         for interest in &mut stream.interests {
             is_done &= self.post_joined(home, interest)
+                && self.post_end(interest)
                 && match stream.outgoing.as_deref_mut() {
                     Some(outgoing) => {
                         self.post_outgoing(stream.head, interest, outgoing, &mut shared)
@@ -232,6 +233,15 @@ impl Engine {
         };
         self.mesh.post(interest.shard, joined);
         true
+    }
+
+    fn post_end(&mut self, interest: &mut Interest) -> bool {
+        let has_room = !interest.owes_end || self.mesh.has_room(interest.shard);
+        if has_room && std::mem::take(&mut interest.owes_end) {
+            let audience = interest.audience;
+            self.mesh.post(interest.shard, Letter::End { audience });
+        }
+        has_room
     }
 
     /// Frames and answers for one shard, in the order in which they came about.
