@@ -491,7 +491,8 @@ impl World {
         if self.clients[client].kind == Kind::Observer || self.clients[client].is_gone {
             return;
         }
-        if self.triggers.one_in(6) {
+        let presses = self.weights.favourite == Some(CHANNELS.len() - 1);
+        if self.triggers.one_in(if presses { 1 } else { 6 }) {
             self.trigger(client);
         }
         if self.random.one_in(150) {
@@ -731,8 +732,9 @@ impl World {
                 assert_ne!(
                     client.kind,
                     Kind::Observer,
-                    "seed {}: an observer stays",
-                    self.seed
+                    "seed {}: an observer stays, and was closed with {:?}",
+                    self.seed,
+                    client.close_code
                 );
                 client.is_gone = true;
                 self.counts.closed += 1;
@@ -889,7 +891,10 @@ impl World {
     /// The shards drain, one a little later than the other, while publishes are under way and
     /// clients come to a channel and go.
     fn drain(&mut self) {
-        (self.weights.data_bytes, self.weights.large) = (300, 1);
+        let is_pressed = self.weights.favourite.is_some();
+        if !is_pressed {
+            (self.weights.data_bytes, self.weights.large) = (300, 1);
+        }
         self.connect_publishers(16);
         // A shard without a connection is still the home of what the other one publishes.
         let is_deserted = self.random.one_in(3);
@@ -914,12 +919,22 @@ impl World {
         let first = self.answered.len();
         let mut places: Vec<usize> = (0..self.publishers.len()).collect();
         places.rotate_left(self.random.below(16));
+        if is_pressed {
+            // What the other shard takes in meanwhile waits until it goes on, in the drain.
+            let stalled = self.random.below(usize::from(SHARDS));
+            self.stalled[stalled] = STALL_STEPS_MAX.min(STALL_MS_MAX / self.weights.turn_ms);
+        }
         for publisher in places {
             let Publisher {
                 under_way, shard, ..
             } = self.publishers[publisher];
             if under_way.is_none() && !(is_deserted && shard == 0) {
                 self.publish(publisher);
+            }
+            // Not of an observer, who would not see it.
+            let client = 2 + self.random.below(self.clients.len() - 2);
+            if !self.clients[client].is_gone {
+                self.trigger(client);
             }
             if self.random.one_in(3) {
                 self.step();
@@ -979,6 +994,9 @@ impl World {
                     continue;
                 };
                 let about = format!("seed {}: client {number}, {channel}, drain", self.seed);
+                if self.weights.favourite.is_some() && client.close_code == Some(4100) {
+                    continue;
+                }
                 assert_eq!(client.close_code, Some(4200), "{about}");
                 let got = &held.periods.last().unwrap().events[before..];
                 let is_for_it = |event: &usize| {

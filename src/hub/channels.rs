@@ -262,12 +262,14 @@ impl Channels {
         log.append(frames, lengths, now_s);
         record.head = log.head();
         self.log_bytes += frames.len();
+        // Before the eviction, which spares what the sweep is still to send.
+        active.sweep.head_moved(record.subscribers.len());
+        let log = &active.sweep.log;
         if log.length() > log_bytes_max {
             let before = log.length();
             active.sweep.evict(record.head - log_bytes_max as u64);
             self.log_bytes -= before - active.sweep.log.length();
         }
-        active.sweep.head_moved(record.subscribers.len());
         if !active.is_moving {
             active.is_moving = true;
             self.moving.push_back(channel);
