@@ -210,6 +210,12 @@ impl Engine {
         self.early_exceptions = early;
     }
 
+    /// Gives back what a burst of letters left behind.
+    pub(super) fn shrink_queues(&mut self) {
+        self.owing.shrink_to(limits::OWING_PER_TURN);
+        self.channels.shrink_queues(limits::OWING_PER_TURN);
+    }
+
     /// Posts what channels owe other shards, as far as there is room.
     pub fn post_owed(&mut self) {
         self.post_exits();
