@@ -170,6 +170,15 @@ impl Engine {
             let slot = self.channels[channel].subscribers[place].slot;
             self.confirm_subscription(slot, &name);
         }
+        // Who goes on reading may leave, so that they are found before.
+        let subscribers = self.channels[channel].subscribers.iter();
+        let repeating = subscribers.filter(|one| self.connections[one.slot].repeats(&name));
+        let repeating: Vec<Socket> = repeating
+            .map(|one| self.connections.socket(one.slot))
+            .collect();
+        for socket in repeating {
+            self.on_receipt(socket);
+        }
     }
 
     /// A connection here does not get a frame that will come.
