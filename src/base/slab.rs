@@ -3,13 +3,16 @@
 //! Entries lie in pages of a fixed number. Growing adds a page, so no entry is ever moved or
 //! copied and no insertion stalls for the size of what is there; the memory of a page is touched
 //! entry by entry. Beside its value an entry costs 8 bytes (up to alignments of 8): whether it is
-//! live, and its generation. The page table adds 24 bytes a page.
+//! live, and its generation. The page table adds 48 bytes a page.
 //!
 //! Invariants:
 //! - A key finds the very entry it was given for or nothing: an index's generation moves on when
-//!   its entry is removed. After 2^32 removals of one index an old key would be taken for new.
-//! - The index freed last is used next, so live entries stay dense and their memory warm.
-//! - Memory is kept: pages are not given back before the slab is dropped.
+//!   its entry is removed, and a page that is given back begins again behind all of its
+//!   generations. After 2^32 removals of one index an old key would be taken for new.
+//! - Of a page, the index freed last is used next, so live entries stay dense and their memory warm.
+//! - A page without live entries has no memory, but for one, so that an entry that comes and goes
+//!   does not take a page with it each time.
+//! - A page is in the list of those with room exactly if it has room.
 //!
 //! The slab has no bound of its own but the 2^32 - 1 indexes; whoever inserts keeps the count of
 //! what they admit.
@@ -19,7 +22,7 @@ use std::ops::{Index, IndexMut};
 const PAGE_LOG2: u32 = 10;
 /// A thousand connections of 200 bytes make a page of 200 KB: 1,000 pages for a million.
 const ENTRIES_PER_PAGE: usize = 1 << PAGE_LOG2;
-/// No index, at the end of the list of free ones.
+/// No place and no page, at the ends of lists.
 const NONE: u32 = u32::MAX;
 
 /// Where an entry is, and which of the entries that were ever there.
@@ -33,11 +36,12 @@ pub struct Key {
 /// Entries that never move.
 #[derive(Debug)]
 pub struct Slab<T> {
-    /// All pages but the last are full of entries, live or free. None ever outgrows its allocation.
-    pages: Vec<Vec<Entry<T>>>,
+    pages: Vec<Page<T>>,
     live: u32,
-    /// The index that was freed last.
-    free: u32,
+    /// The first of the pages with room.
+    open: u32,
+    /// The page that lost its last entry last.
+    emptied: u32,
 }
 
 impl<T> Slab<T> {
@@ -45,18 +49,26 @@ impl<T> Slab<T> {
         Self {
             pages: Vec::new(),
             live: 0,
-            free: NONE,
+            open: NONE,
+            emptied: NONE,
         }
     }
 
     pub fn insert(&mut self, value: T) -> Key {
-        let key = if self.free == NONE {
-            self.insert_at_end(value)
-        } else {
-            self.insert_at_free(value)
-        };
+        if self.open == NONE {
+            self.open = u32::try_from(self.pages.len()).unwrap_or(NONE);
+            self.pages.push(Page::new());
+        }
+        let number = self.open;
+        assert!(number < NONE >> PAGE_LOG2, "a slab has 2^32 - 1 indexes");
+        let page = &mut self.pages[number as usize];
+        let (place, generation) = page.insert(value);
+        if !page.has_room() {
+            self.open = page.next_open;
+        }
         self.live += 1;
-        key
+        let index = (number << PAGE_LOG2) + place;
+        Key { index, generation }
     }
 
     /// The entry, unless it was removed.
@@ -77,15 +89,20 @@ impl<T> Slab<T> {
     /// Takes the entry out, unless that was done before. The key is stale from now on.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
-        let freed = Entry::Free {
-            generation: key.generation.wrapping_add(1),
-            next: self.free,
-        };
-        let entry = self.entry_mut(key.index)?;
-        let Entry::Live { value, .. } = std::mem::replace(entry, freed) else {
-            unreachable!("a key that finds an entry names a live one");
-        };
-        self.free = key.index;
+        let number = page_of(key.index);
+        let page = &mut self.pages[number];
+        let had_room = page.has_room();
+        let value = page.remove(place_of(key.index));
+        if !had_room {
+            page.next_open = self.open;
+            self.open = number as u32;
+        }
+        if page.live == 0 {
+            let other = std::mem::replace(&mut self.emptied, number as u32);
+            if other != NONE && other != self.emptied && self.pages[other as usize].live == 0 {
+                self.pages[other as usize].give_back();
+            }
+        }
         self.live -= 1;
         Some(value)
     }
@@ -110,7 +127,7 @@ impl<T> Slab<T> {
 
     /// No entry lives at this index or a higher one.
     pub fn end(&self) -> u32 {
-        let last = self.pages.last().map_or(0, Vec::len);
+        let last = self.pages.last().map_or(0, |page| page.entries.len());
         let full = self.pages.len().saturating_sub(1) * ENTRIES_PER_PAGE;
         u32::try_from(full + last).expect("indexes are below 2^32")
     }
@@ -121,50 +138,27 @@ impl<T> Slab<T> {
 
     /// All live entries, by index.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        let entries = self.pages.iter().flatten();
-        (0..).zip(entries).filter_map(|(index, entry)| match entry {
-            Entry::Live { generation, value } => {
-                let generation = *generation;
-                Some((Key { index, generation }, value))
-            }
-            Entry::Free { .. } => None,
+        (0..).zip(&self.pages).flat_map(|(number, page)| {
+            let first: u32 = number << PAGE_LOG2;
+            (first..)
+                .zip(&page.entries)
+                .filter_map(|(index, entry)| match entry {
+                    Entry::Live { generation, value } => {
+                        let generation = *generation;
+                        Some((Key { index, generation }, value))
+                    }
+                    Entry::Free { .. } => None,
+                })
         })
     }
 
-    fn insert_at_end(&mut self, value: T) -> Key {
-        if self
-            .pages
-            .last()
-            .is_none_or(|page| page.len() == ENTRIES_PER_PAGE)
-        {
-            self.pages.push(Vec::with_capacity(ENTRIES_PER_PAGE));
-        }
-        let before = (self.pages.len() - 1) * ENTRIES_PER_PAGE;
-        let page = self.pages.last_mut().expect("a page with room is last");
-        let index = u32::try_from(before + page.len()).unwrap_or(NONE);
-        assert!(index != NONE, "a slab has 2^32 - 1 indexes");
-        let generation = 0;
-        page.push(Entry::Live { generation, value });
-        Key { index, generation }
-    }
-
-    fn insert_at_free(&mut self, value: T) -> Key {
-        let index = self.free;
-        let entry = self.entry_mut(index).expect("a free index has an entry");
-        let Entry::Free { generation, next } = *entry else {
-            unreachable!("the list of free indexes holds free ones");
-        };
-        *entry = Entry::Live { generation, value };
-        self.free = next;
-        Key { index, generation }
-    }
-
     fn entry(&self, index: u32) -> Option<&Entry<T>> {
-        self.pages.get(page_of(index))?.get(place_of(index))
+        self.pages.get(page_of(index))?.entries.get(place_of(index))
     }
 
     fn entry_mut(&mut self, index: u32) -> Option<&mut Entry<T>> {
-        self.pages.get_mut(page_of(index))?.get_mut(place_of(index))
+        let page = self.pages.get_mut(page_of(index))?;
+        page.entries.get_mut(place_of(index))
     }
 }
 
@@ -195,13 +189,89 @@ impl<T> IndexMut<u32> for Slab<T> {
     }
 }
 
+/// A thousand entries, and what is known of them.
+#[derive(Debug)]
+struct Page<T> {
+    /// Up to the highest that was used since there is memory. Never outgrows its allocation.
+    entries: Vec<Entry<T>>,
+    live: u32,
+    /// The place that was freed last.
+    free: u32,
+    /// The generation that entries begin with.
+    generation: u32,
+    /// The next page with room.
+    next_open: u32,
+}
+
+impl<T> Page<T> {
+    fn new() -> Page<T> {
+        Page {
+            entries: Vec::new(),
+            live: 0,
+            free: NONE,
+            generation: 0,
+            next_open: NONE,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.free != NONE || self.entries.len() < ENTRIES_PER_PAGE
+    }
+
+    /// The entry's place and generation.
+    fn insert(&mut self, value: T) -> (u32, u32) {
+        self.live += 1;
+        if self.free == NONE {
+            if self.entries.capacity() == 0 {
+                self.entries.reserve_exact(ENTRIES_PER_PAGE);
+            }
+            let generation = self.generation;
+            self.entries.push(Entry::Live { generation, value });
+            return (self.entries.len() as u32 - 1, generation);
+        }
+        let place = self.free;
+        let entry = &mut self.entries[place as usize];
+        let Entry::Free { generation, next } = *entry else {
+            unreachable!("the list of free places holds free ones");
+        };
+        *entry = Entry::Live { generation, value };
+        self.free = next;
+        (place, generation)
+    }
+
+    fn remove(&mut self, place: usize) -> T {
+        let entry = &mut self.entries[place];
+        let (Entry::Live { generation, .. } | Entry::Free { generation, .. }) = *entry;
+        let freed = Entry::Free {
+            generation: generation.wrapping_add(1),
+            next: self.free,
+        };
+        let Entry::Live { value, .. } = std::mem::replace(entry, freed) else {
+            unreachable!("a key that finds an entry names a live one");
+        };
+        self.free = place as u32;
+        self.live -= 1;
+        value
+    }
+
+    /// Frees the memory of a page without live entries. Keys that were given out stay stale.
+    fn give_back(&mut self) {
+        let generations = self.entries.iter().map(|entry| match entry {
+            Entry::Live { generation, .. } | Entry::Free { generation, .. } => *generation,
+        });
+        self.generation = generations.fold(self.generation, u32::max);
+        self.entries = Vec::new();
+        self.free = NONE;
+    }
+}
+
 #[derive(Debug)]
 enum Entry<T> {
     Live {
         generation: u32,
         value: T,
     },
-    /// `generation` is the one that the next entry here gets; `next` was freed before this.
+    /// `generation` is the one that the next entry here gets; the place `next` was freed before.
     Free {
         generation: u32,
         next: u32,
@@ -289,6 +359,32 @@ mod tests {
         slab[0] += 1;
     }
 
+    #[test]
+    fn the_memory_of_pages_goes_with_their_last_entries_and_keys_stay_stale() {
+        let mut slab = Slab::new();
+        let keys: Vec<Key> = (0..10_000).map(|number| slab.insert(number)).collect();
+        let kept = keys[5_000];
+        for &key in keys.iter().filter(|key| **key != kept) {
+            slab.remove(key).unwrap();
+        }
+        let pages = slab.pages.iter();
+        let with_memory = pages.filter(|page| page.entries.capacity() > 0);
+        assert_eq!(
+            with_memory.count(),
+            2,
+            "that of the one left, and a spare one"
+        );
+        assert_eq!(slab[kept.index], 5_000);
+        for number in 0..10_000 {
+            slab.insert(number);
+        }
+        assert_eq!(slab.pages.len(), 10, "pages are used again");
+        for &key in keys.iter().filter(|key| **key != kept) {
+            assert_eq!(slab.get(key), None);
+        }
+        assert_eq!(slab.get(kept), Some(&5_000));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         /// So many at once, to fill pages.
@@ -296,6 +392,8 @@ mod tests {
         /// The key given out so long ago, stale or not.
         Remove(usize),
         Replace(usize),
+        /// So many of those given out last, to empty pages.
+        Empty(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -304,6 +402,7 @@ mod tests {
             1 => (1..700_usize).prop_map(Step::Insert),
             4 => (0..50_usize).prop_map(Step::Remove),
             2 => (0..50_usize).prop_map(Step::Replace),
+            1 => (0..5_000_usize).prop_map(Step::Empty),
         ]
     }
 
@@ -328,6 +427,11 @@ mod tests {
                     }
                     Step::Remove(age) => {
                         if let Some(&key) = given.iter().rev().nth(age) {
+                            prop_assert_eq!(slab.remove(key), model.remove(&key));
+                        }
+                    }
+                    Step::Empty(count) => {
+                        for &key in given.iter().rev().take(count) {
                             prop_assert_eq!(slab.remove(key), model.remove(&key));
                         }
                     }

@@ -316,6 +316,12 @@ impl Channels {
         }
     }
 
+    /// Gives back the memory of queues beyond so many channels, as far as they are not full.
+    pub fn shrink_queues(&mut self, channels: usize) {
+        self.moving.shrink_to(channels);
+        self.held.shrink_to(channels);
+    }
+
     pub fn is_moving(&self) -> bool {
         !self.moving.is_empty()
     }

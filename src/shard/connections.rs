@@ -176,6 +176,9 @@ pub struct Waiting {
 pub enum Pending {
     SignIn(Box<SignIn>),
     Query(Box<Query>),
+    /// To refuse a subscription to this channel, which was asked for again before the first was
+    /// answered.
+    Repeat(Box<str>),
 }
 
 impl Waiting {
@@ -328,6 +331,15 @@ impl Connection {
             outbox: None,
             waiting: None,
         }
+    }
+
+    /// Whether it waits to be refused what it asked for twice.
+    pub fn repeats(&self, channel: &str) -> bool {
+        let pending = self
+            .waiting
+            .as_ref()
+            .and_then(|waiting| waiting.pending.as_ref());
+        matches!(pending, Some(Pending::Repeat(name)) if **name == *channel)
     }
 
     pub fn is_waiting(&self) -> bool {

@@ -5,6 +5,7 @@ use std::mem;
 use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::base::socket::{Address, GENERATION_BITS, Socket};
+use crate::hub::audience::WAITING;
 use crate::hub::letter::{Event, Origin};
 use crate::hub::session::{self, Decision, Session};
 use crate::ring::Operation;
@@ -13,7 +14,7 @@ use crate::wire::pusher::{self, SocketId};
 use crate::wire::websocket::{self, Decoder, Message, Opcode, Violation};
 
 use super::Engine;
-use super::connections::{Protocol, State};
+use super::connections::{Pending, Protocol, State};
 use super::membership::{self, Standing};
 use super::publish::Routed;
 
@@ -260,10 +261,14 @@ impl Engine {
     ) {
         let held = self.connections[slot].subscriptions.len();
         let most = self.apps.app(app).subscriptions_per_connection_max;
-        if self.place_of(slot, app, channel).is_some() {
-            let error = format!("Existing subscription to channel {channel}");
-            pusher::encode_error(reply, &error, None, Some(channel));
-            self.metrics.add(Metric::MessagesRefused, 1);
+        if let Some(place) = self.place_of(slot, app, channel) {
+            if self.is_awaited(slot, place) {
+                let waiting = self.connections.waiting(slot);
+                waiting.receipts += 1;
+                waiting.pending = Some(Pending::Repeat(channel.into()));
+            } else {
+                self.refuse_repeat(slot, channel);
+            }
         } else if held >= most as usize {
             let error = "The connection is subscribed to as many channels as it may be";
             pusher::encode_subscription_error(reply, channel, "LimitReached", error, 4004);
@@ -273,6 +278,21 @@ impl Engine {
         } else if self.subscribe(slot, app, channel) == Standing::Stands {
             pusher::encode_subscription_succeeded(reply, channel);
         }
+    }
+
+    /// Refuses a subscription that the connection has.
+    pub(super) fn refuse_repeat(&mut self, slot: u32, channel: &str) {
+        self.metrics.add(Metric::MessagesRefused, 1);
+        let error = format!("Existing subscription to channel {channel}");
+        let mut text = Vec::new();
+        pusher::encode_error(&mut text, &error, None, Some(channel));
+        self.reply_text(slot, &text);
+    }
+
+    /// Whether a subscription has not been answered yet.
+    fn is_awaited(&self, slot: u32, place: usize) -> bool {
+        let held = self.connections[slot].subscriptions[place];
+        self.channels[held.channel].subscribers[held.index as usize].cursor == WAITING
     }
 
     pub(super) fn place_of(&self, slot: u32, app: u16, channel: &str) -> Option<usize> {

@@ -170,6 +170,15 @@ impl Engine {
             let slot = self.channels[channel].subscribers[place].slot;
             self.confirm_subscription(slot, &name);
         }
+        // Who goes on reading may leave, so that they are found before.
+        let subscribers = self.channels[channel].subscribers.iter();
+        let repeating = subscribers.filter(|one| self.connections[one.slot].repeats(&name));
+        let repeating: Vec<Socket> = repeating
+            .map(|one| self.connections.socket(one.slot))
+            .collect();
+        for socket in repeating {
+            self.on_receipt(socket);
+        }
     }
 
     /// A connection here does not get a frame that will come.
@@ -208,6 +217,12 @@ impl Engine {
             !is_due
         });
         self.early_exceptions = early;
+    }
+
+    /// Gives back what a burst of letters left behind.
+    pub(super) fn shrink_queues(&mut self) {
+        self.owing.shrink_to(limits::OWING_PER_TURN);
+        self.channels.shrink_queues(limits::OWING_PER_TURN);
     }
 
     /// Posts what channels owe other shards, as far as there is room.

@@ -321,6 +321,10 @@ impl Engine {
                 Some((status, body)) => Answer::json(status, body),
                 None => return,
             },
+            Some(Pending::Repeat(channel)) => {
+                self.refuse_repeat(slot, &channel);
+                Answer::accepted(self.options.compat)
+            }
         };
         self.end_wait(slot, &answer);
     }

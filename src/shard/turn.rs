@@ -498,6 +498,7 @@ impl Engine {
             self.forget_cached();
             self.tell_due_counts();
             self.latencies.tell(self.now_s, &self.metrics);
+            self.shrink_queues();
         }
     }
 }

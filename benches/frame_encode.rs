@@ -1,0 +1,36 @@
+//! The one encode of a publish: header and envelope around tokens.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use outpour::hub::letter::{Event, Origin};
+use outpour::hub::variant::{Encoder, Variant};
+
+fn encode(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame encode");
+    for data_bytes in [32, 128, 1_024, 10_240] {
+        let data = format!("\"{}\"", "x".repeat(data_bytes));
+        let event = Event {
+            app: 0,
+            origin: Origin::Api,
+            channel: "room-12345",
+            name: "\"message\"",
+            data: &data,
+            user_id: "",
+            excluded: None,
+        };
+        group.throughput(Throughput::Bytes(data_bytes as u64));
+        group.bench_function(format!("{data_bytes} bytes"), |bencher| {
+            let (mut encoder, mut frame) = (Encoder::default(), Vec::new());
+            bencher.iter(|| {
+                frame.clear();
+                encoder.encode(Variant::Plain, black_box(&event), &mut frame);
+                frame.len()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, encode);
+criterion_main!(benches);
