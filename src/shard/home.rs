@@ -195,7 +195,8 @@ impl Engine {
                         self.post_outgoing(stream.head, interest, outgoing, &mut shared)
                     }
                     None => true,
-                };
+                }
+                && self.post_end(interest);
         }
         let Some(outgoing) = stream.outgoing.as_mut() else {
             return is_done;
@@ -231,6 +232,19 @@ impl Engine {
             position: interest.posted,
         };
         self.mesh.post(interest.shard, joined);
+        true
+    }
+
+    fn post_end(&mut self, interest: &mut Interest) -> bool {
+        if !interest.owes_end {
+            return true;
+        }
+        if !self.mesh.has_room(interest.shard) {
+            return false;
+        }
+        interest.owes_end = false;
+        let audience = interest.audience;
+        self.mesh.post(interest.shard, Letter::End { audience });
         true
     }
 
