@@ -39,7 +39,7 @@ impl Engine {
                 requester,
                 is_refused,
             } => self.on_conclusion(requester, is_refused),
-            Letter::Ask(ask) => self.on_ask(from, *ask),
+            Letter::Ask(ask) => self.on_ask(from, ask),
             Letter::Answer(answer) => {
                 self.mesh.receipt_came(from);
                 self.has_relief = true;
