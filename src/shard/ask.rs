@@ -103,11 +103,12 @@ impl Engine {
         }
     }
 
-    /// A question of another shard.
-    pub(super) fn on_ask(&mut self, from: u16, mut ask: Ask) {
-        let content = self.consider(from, &mut ask);
+    /// A question of another shard. One about what there is waits for the next turn: what its asker
+    /// may know of came in other lanes, and some of those were read before this one.
+    pub(super) fn on_ask(&mut self, from: u16, mut ask: Box<Ask>) {
         match ask.question {
             Question::Enter { variant, .. } => {
+                let content = self.consider(from, &mut ask);
                 let channel = self.channels.find(ask.app, &ask.channel, Variant::Plain);
                 let channel = channel.expect("a shard joins before anybody there enters");
                 let home = self.channels[channel].home.as_mut();
@@ -119,10 +120,19 @@ impl Engine {
             | Question::Channel { .. }
             | Question::Users { .. }
             | Question::Terminate
-            | Question::List { .. } => {
-                self.mesh
-                    .post_receipt(from, Letter::Answer(ask.answer(content)));
-            }
+            | Question::List { .. } => self.queries.push_back((from, ask)),
+        }
+    }
+
+    /// Answers the first questions of other shards, which came before the letters of this turn.
+    pub(super) fn answer_queries(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((from, mut ask)) = self.queries.pop_front() else {
+                break;
+            };
+            let content = self.consider(from, &mut ask);
+            self.mesh
+                .post_receipt(from, Letter::Answer(ask.answer(content)));
         }
     }
 

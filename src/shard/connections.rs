@@ -347,6 +347,12 @@ impl Connection {
             .as_ref()
             .is_some_and(|waiting| waiting.is_waiting())
     }
+
+    /// Its sign-in is not answered yet.
+    pub fn is_signing_in(&self) -> bool {
+        let waiting = self.waiting.as_ref();
+        waiting.is_some_and(|waiting| matches!(waiting.pending, Some(Pending::SignIn(_))))
+    }
 }
 
 impl Index<u32> for Connections {

@@ -39,7 +39,7 @@ impl Engine {
                 requester,
                 is_refused,
             } => self.on_conclusion(requester, is_refused),
-            Letter::Ask(ask) => self.on_ask(from, *ask),
+            Letter::Ask(ask) => self.on_ask(from, ask),
             Letter::Answer(answer) => {
                 self.mesh.receipt_came(from);
                 self.has_relief = true;
@@ -196,7 +196,8 @@ impl Engine {
                         self.post_outgoing(stream.head, interest, outgoing, &mut shared)
                     }
                     None => true,
-                };
+                }
+                && self.post_end(interest);
         }
         let Some(outgoing) = stream.outgoing.as_mut() else {
             return is_done;
@@ -236,12 +237,16 @@ impl Engine {
     }
 
     fn post_end(&mut self, interest: &mut Interest) -> bool {
-        let has_room = !interest.owes_end || self.mesh.has_room(interest.shard);
-        if has_room && std::mem::take(&mut interest.owes_end) {
-            let audience = interest.audience;
-            self.mesh.post(interest.shard, Letter::End { audience });
+        if !interest.owes_end {
+            return true;
         }
-        has_room
+        if !self.mesh.has_room(interest.shard) {
+            return false;
+        }
+        interest.owes_end = false;
+        let audience = interest.audience;
+        self.mesh.post(interest.shard, Letter::End { audience });
+        true
     }
 
     /// Frames and answers for one shard, in the order in which they came about.

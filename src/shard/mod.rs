@@ -152,6 +152,9 @@ pub struct Engine {
     asks: VecDeque<(u16, Box<Ask>)>,
     /// Questions to this shard's own homes, for the next turn.
     own_asks: VecDeque<Box<Ask>>,
+    /// Questions of other shards about what there is, for the next turn: the credit of those who ask
+    /// bounds them.
+    queries: VecDeque<(u16, Box<Ask>)>,
     /// Those who left after they had asked to be let in, at most one for each question.
     exits: VecDeque<(u16, Box<Exit>)>,
     /// Homes whose count of subscribers may have changed in this turn.
@@ -235,6 +238,7 @@ impl Engine {
             early_exceptions: Vec::new(),
             asks: VecDeque::new(),
             own_asks: VecDeque::new(),
+            queries: VecDeque::new(),
             exits: VecDeque::new(),
             recounts: Vec::new(),
             counts_due: Vec::new(),

@@ -235,6 +235,7 @@ impl Engine {
         let Some(index) = held.map(|held| held.index) else {
             return;
         };
+        let is_early = connection.is_signing_in() && self.channels[channel].name.starts_with('#');
         let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) else {
             return;
         };
@@ -248,7 +249,7 @@ impl Engine {
             return;
         }
         let pieces = sweep.pieces(slot, subscriber.cursor);
-        if connection.is_blocked {
+        if connection.is_blocked || is_early {
             sweep.hold_back(subscriber.cursor);
             return;
         }

@@ -117,7 +117,9 @@ impl<R: Ring> Shard<R> {
             }
         }
         self.ring.put_completions(completions);
+        let queries = engine.queries.len();
         work += engine.read_letters();
+        engine.answer_queries(queries);
         work += engine.read_verdicts();
         engine.conclude_here();
         engine.answer_own_asks();
@@ -194,6 +196,7 @@ impl Engine {
             || !self.congestion_news.is_empty()
             || !self.asks.is_empty()
             || !self.own_asks.is_empty()
+            || !self.queries.is_empty()
             || !self.exits.is_empty()
             || !self.conclusions.is_empty()
             || !self.doomed.is_empty()

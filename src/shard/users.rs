@@ -57,6 +57,10 @@ impl Engine {
             pusher::encode_error(&mut text, &error, code, None);
             self.reply_text(slot, &text);
         }
+        // What its user and those whom it watches were sent meanwhile was held for this answer.
+        for held in &self.connections[slot].subscriptions {
+            self.gather.push((slot, held.channel + 1));
+        }
     }
 
     /// Whether a user whose home is here is signed in, as its watchers were told.

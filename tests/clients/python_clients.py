@@ -23,11 +23,11 @@ class Listener:
     answers are taken from its connection, before they are dispatched.
     """
 
-    def __init__(self, port):
+    def __init__(self, port, member=None):
         self.events = queue.Queue()
         self.answers = queue.Queue()
         self.connected = queue.Queue()
-        self.client = pysher.Pusher(KEY, secret=SECRET, secure=False, custom_host="127.0.0.1", port=port, log_level=logging.CRITICAL)
+        self.client = pysher.Pusher(KEY, secret=SECRET, secure=False, custom_host="127.0.0.1", port=port, log_level=logging.CRITICAL, user_data=member)
         self.client.connection.bind("pusher:connection_established", self.connected.put)
         dispatch = self.client.connection.event_handler
 
@@ -47,7 +47,8 @@ class Listener:
     def subscribe(self, name, *events, auth=None):
         channel = self.client.subscribe(name, auth)
         answer = take(self.answers, f"an answer to subscribing to {name}")
-        assert answer == (name, "pusher_internal:subscription_succeeded", "{}"), answer
+        assert answer[:2] == (name, "pusher_internal:subscription_succeeded"), answer
+        self.acknowledged = json.loads(answer[2])
         for event in events:
             channel.bind(event, lambda data, event=event: self.events.put((name, event, data)))
         return channel
@@ -73,8 +74,8 @@ class PythonClients(unittest.TestCase):
         cls.server = cls.enterClassContext(Server("--shards", "2"))
         cls.back = pusher.Pusher(app_id=APP_ID, key=KEY, secret=SECRET, host="127.0.0.1", port=cls.server.port, ssl=False, timeout=PATIENCE_S)
 
-    def listener(self):
-        listener = Listener(self.server.port)
+    def listener(self, member=None):
+        listener = Listener(self.server.port, member)
         self.addCleanup(listener.close)
         return listener
 
@@ -149,12 +150,56 @@ class PythonClients(unittest.TestCase):
         self.back.trigger("private-py-chat", "fence", {})
         self.assertEqual(listener.next()[1], "fence", "the sender got its own event")
 
+    def test_a_presence_channel_tells_who_is_there_who_comes_and_who_goes(self):
+        ann, bob = self.listener({"user_id": "ann", "user_info": {"name": "Ann"}}), self.listener({"user_id": 22})
+        ann.subscribe("presence-py", "pusher_internal:member_added", "pusher_internal:member_removed")
+        self.assertEqual(ann.acknowledged, {"presence": {"count": 1, "ids": ["ann"], "hash": {"ann": {"name": "Ann"}}}})
+        bob.subscribe("presence-py")
+        self.assertEqual(bob.acknowledged["presence"]["count"], 2)
+        self.assertEqual(json.loads(ann.next()[2]), {"user_id": 22, "user_info": {}})
+        bob.client.unsubscribe("presence-py")
+        self.assertEqual(json.loads(ann.next()[2]), {"user_id": 22})
+
+    def test_channels_info_lists_what_is_occupied(self):
+        # The library signs the MD5 of its empty body into each of these calls.
+        self.listener({"user_id": 1}).subscribe("presence-py-info-a")
+        self.listener().subscribe("py-info-b")
+        self.assertEqual(self.back.channels_info("py-info-"), {"channels": {"py-info-b": {}}})
+        self.assertEqual(self.back.channels_info("py-info-", ["subscription_count"]), {"channels": {"py-info-b": {"subscription_count": 1}}})
+        self.assertEqual(self.back.channels_info("presence-py-info-", ["user_count"]), {"channels": {"presence-py-info-a": {"user_count": 1}}})
+        self.assertLessEqual({"presence-py-info-a", "py-info-b"}, self.back.channels_info()["channels"].keys())
+
+    def test_channel_info_counts(self):
+        self.listener({"user_id": 1}).subscribe("presence-py-count")
+        self.listener({"user_id": 1}).subscribe("presence-py-count")
+        self.assertEqual(self.back.channel_info("presence-py-count"), {"occupied": True})
+        counts = self.back.channel_info("presence-py-count", ["user_count", "subscription_count"])
+        self.assertEqual(counts, {"occupied": True, "user_count": 1, "subscription_count": 2})
+        self.assertEqual(self.back.channel_info("py-nobody"), {"occupied": False})
+
+    def test_users_info_lists_members(self):
+        self.assertEqual(self.back.users_info("presence-py-users"), {"users": []})
+        self.listener({"user_id": 1}).subscribe("presence-py-users")
+        self.assertEqual(self.back.users_info("presence-py-users"), {"users": [{"id": "1"}]})
+
+    def test_a_cache_channel_keeps_its_last_event(self):
+        self.back.trigger("cache-py", "state", {"n": 1})
+        cache = self.back.channel_info("cache-py", ["cache"])["cache"]
+        self.assertEqual(json.loads(cache["data"]), {"n": 1})
+
+    def test_send_to_user_is_accepted(self):
+        self.assertEqual(self.back.send_to_user("ann", "hello", {"n": 1}), {})
+
     def test_errors_of_the_server_become_the_librarys_exceptions(self):
         stranger = pusher.Pusher(app_id=APP_ID, key=KEY, secret="wrong", host="127.0.0.1", port=self.server.port, ssl=False)
         with self.assertRaises(pusher.errors.PusherBadAuth):
             stranger.trigger("py-room", "hello", {})
         with self.assertRaises(pusher.errors.PusherBadRequest):
             self.back.trigger("py-room", "pusher:reserved", {})
+        with self.assertRaises(pusher.errors.PusherBadRequest):
+            self.back.channel_info("py-room", ["user_count"])
+        with self.assertRaises(pusher.errors.PusherBadRequest):
+            self.back.users_info("py-room")
 
 
 if __name__ == "__main__":
