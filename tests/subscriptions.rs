@@ -1,7 +1,5 @@
 //! How subscriptions are answered when the channel's home is on another shard.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
-
 use std::io::Write;
 
 #[allow(dead_code, reason = "each test uses its part")]
