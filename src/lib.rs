@@ -43,6 +43,10 @@
 //! position and ahead of every one after it, so a roster and the changes to it never disagree. A
 //! connection that asks reads no further message until it is answered.
 //!
+//! Whoever agreed to permessage-deflate gets the variant of its window. Every message is compressed by
+//! itself, so its frame is right for all of them, and no connection owns a window: what clients send
+//! is inflated in memory of the shard ([`wire::websocket::Inflater`]).
+//!
 //! Each shard that listens keeps its own copy of the frames that its subscribers still need: one
 //! copy a publish and shard, so that a sweep reads memory of its own core and a log is one
 //! contiguous run whatever other shards do.

@@ -67,6 +67,57 @@ fn a_publish_is_encoded_once_and_a_healthy_delivery_completes_nothing() {
 }
 
 #[test]
+fn a_publish_is_encoded_once_for_each_variant_in_use_and_compressed_once_for_each_window() {
+    const EACH: usize = 20;
+    const EVENTS: u64 = 10;
+    let _alone = alone();
+    for shards in [1, 3] {
+        let running = serve(shards, |_| {});
+        let address = running.address();
+        let mut subscribers = Vec::new();
+        for _ in 0..EACH {
+            subscribers.push(Raw::connect(address));
+            for window_bits in [9, 12, 15] {
+                subscribers.push(Raw::compressing(address, window_bits));
+            }
+        }
+        for subscriber in &mut subscribers {
+            subscriber.subscribe("room");
+        }
+        let mut publisher = Publisher::connect(address);
+        let metrics = [Metric::Encodes, Metric::Deflates, Metric::Deliveries];
+        let mut publish = |data: &str, subscribers: &mut [Raw]| {
+            spent(&running, metrics, || {
+                for number in 0..EVENTS {
+                    publisher.publish("room", &format!("{number}{data}"));
+                    for subscriber in &mut *subscribers {
+                        let (opcode, text) = subscriber.next().expect("an event is there");
+                        assert_eq!(opcode, TEXT);
+                        let text = String::from_utf8_lossy(&text);
+                        assert_eq!(data_of(&text, "room"), format!("{number}{data}"));
+                    }
+                }
+            })
+        };
+        let deliveries = EVENTS * subscribers.len() as u64;
+        let long = publish(&" and so on".repeat(100), &mut subscribers);
+        assert_eq!(long, [4 * EVENTS, 3 * EVENTS, deliveries]);
+        let short = publish("", &mut subscribers);
+        assert_eq!(short, [4 * EVENTS, 0, deliveries]);
+        // Whoever is left is plain: nothing is compressed for those who went.
+        let mut plain: Vec<Raw> = subscribers.into_iter().step_by(4).collect();
+        wait_until("the others' subscriptions ended", || {
+            sum(&running, Metric::Subscriptions) == EACH as u64
+        });
+        wait_until("their variants are forgotten", || {
+            let [encodes, ..] = publish(&" and so on".repeat(100), &mut plain);
+            encodes == EVENTS
+        });
+        running.stop();
+    }
+}
+
+#[test]
 fn ten_thousand_subscribers_take_two_system_calls_for_a_thousand_deliveries() {
     const SUBSCRIBERS: u64 = 10_000;
     let _alone = alone();

@@ -26,6 +26,7 @@ use outpour::shard::mesh::meshes;
 use outpour::shard::turn::Begun;
 use outpour::shard::{Engine, Setup, Shard};
 use outpour::wire::signature::Signer;
+use outpour::wire::websocket::Inflater;
 
 const CHANNELS: [&str; 6] = ["alpha", "beta", "gamma", "delta", "epsilon", PRIVATE];
 /// Where clients send events to each other.
@@ -55,6 +56,7 @@ fn every_seed_keeps_the_promises() {
         eprintln!("seed {seed}");
         let counts = World::new(seed).run().1;
         sums.delivered += counts.delivered;
+        sums.inflated += counts.inflated;
         sums.accepted += counts.accepted;
         sums.refused += counts.refused;
         sums.closed += counts.closed;
@@ -84,6 +86,7 @@ fn a_seed_can_be_had_again() {
 #[derive(Debug, Default)]
 struct Counts {
     delivered: usize,
+    inflated: usize,
     accepted: usize,
     refused: usize,
     closed: usize,
@@ -101,6 +104,7 @@ impl Counts {
     fn assert_that_everything_occurred(&self) {
         let Counts {
             delivered,
+            inflated,
             accepted,
             refused,
             closed,
@@ -111,7 +115,7 @@ impl Counts {
             rejected,
         } = *self;
         let all = [
-            delivered, accepted, refused, closed, slept, woken, drained, kept, rejected,
+            delivered, inflated, accepted, refused, closed, slept, woken, drained, kept, rejected,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }
@@ -385,12 +389,18 @@ impl World {
             Kind::Observer => self.network.connect_with_capacity(shard, 64 << 10),
             Kind::Quick | Kind::Slow => self.network.connect(shard),
         };
-        self.network.write(
-            peer,
-            b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\n\
-              Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        // Of three clients one gets what is published as it is; the others have different windows.
+        let offer = match self.clients.len() % 3 {
+            0 => "",
+            1 => "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+            _ => "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9\r\n",
+        };
+        let request = format!(
+            "GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{offer}\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         );
+        self.network.write(peer, request.as_bytes());
         self.clients.push(Client {
             peer,
             shard,
@@ -755,6 +765,13 @@ impl World {
             let text = String::from_utf8_lossy(&payload).into_owned();
             match first {
                 0x81 => self.on_message(number, &text),
+                0xC1 => {
+                    let mut inflater = Inflater::default();
+                    let inflated = inflater.inflate(&payload, usize::MAX).unwrap();
+                    let text = String::from_utf8_lossy(inflated).into_owned();
+                    self.counts.inflated += 1;
+                    self.on_message(number, &text);
+                }
                 0x88 => {
                     let code = payload.first_chunk().copied().map(u16::from_be_bytes);
                     self.clients[number].close_code = code;

@@ -5,39 +5,69 @@
 
 use crate::hub::letter::{Event, Origin};
 use crate::wire::pusher;
-use crate::wire::websocket::{self, Opcode};
+use crate::wire::websocket::{self, Deflater, Opcode, WindowBits};
 
 /// How a subscriber gets a channel's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Variant {
     /// WebSocket text messages as they are.
     Plain,
+    /// The same, compressed for a window of this size where that is worth it.
+    Deflated { window: WindowBits },
 }
 
 /// What encoding an event takes besides the event: memory that is used again.
-#[derive(Debug, Default)]
-pub struct Encoder {}
+#[derive(Debug)]
+pub struct Encoder {
+    pub deflater: Deflater,
+    text: Vec<u8>,
+}
 
 impl Encoder {
-    /// Appends the event's frame in this variant.
-    pub fn encode(&mut self, variant: Variant, event: &Event<'_>, frame: &mut Vec<u8>) {
+    pub fn new(deflater: Deflater) -> Encoder {
+        Encoder {
+            deflater,
+            text: Vec::new(),
+        }
+    }
+
+    /// Appends the event's frame in this variant. Tells whether it was compressed.
+    pub fn encode(&mut self, variant: Variant, event: &Event<'_>, frame: &mut Vec<u8>) -> bool {
         match variant {
             Variant::Plain => {
                 let length = text_length(event);
                 frame.extend_from_slice(websocket::header(Opcode::Text, length).as_ref());
                 encode_text(event, frame);
+                false
+            }
+            Variant::Deflated { window } => {
+                self.text.clear();
+                encode_text(event, &mut self.text);
+                self.deflater
+                    .encode_frame(Opcode::Text, &self.text, window, frame)
             }
         }
     }
 }
 
 impl Variant {
+    /// The window of what may be compressed for a connection; nothing if compression was not
+    /// negotiated.
+    pub fn window(self) -> Option<WindowBits> {
+        match self {
+            Variant::Plain => None,
+            Variant::Deflated { window } => Some(window),
+        }
+    }
+
     /// The lengths of frames that lie one after the other.
     pub fn frame_lengths(self, frames: &[u8]) -> impl Iterator<Item = usize> + Clone + '_ {
         let mut rest = frames;
         std::iter::from_fn(move || {
             let length = match self {
-                Variant::Plain => websocket::frame_lengths(rest).next()?,
+                Variant::Plain | Variant::Deflated { .. } => {
+                    websocket::frame_lengths(rest).next()?
+                }
             };
             rest = &rest[length..];
             Some(length)
@@ -62,6 +92,82 @@ fn text_length(event: &Event<'_>) -> usize {
         Origin::Message => data.len(),
         Origin::Api | Origin::Client | Origin::Server => {
             pusher::client_event_length(name, channel, data, event.user_id)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::websocket::Inflater;
+    use proptest::prelude::*;
+
+    const LONG_BYTES: usize = 100;
+
+    fn variants() -> impl Iterator<Item = Variant> {
+        let windows = (0..=u8::MAX).filter_map(WindowBits::new);
+        std::iter::once(Variant::Plain).chain(windows.map(|window| Variant::Deflated { window }))
+    }
+
+    fn event(data: &str) -> Event<'_> {
+        Event {
+            app: 0,
+            origin: Origin::Api,
+            channel: "room",
+            name: "\"tick\"",
+            data,
+            user_id: "",
+            excluded: None,
+        }
+    }
+
+    /// The event's text, from its one frame in a variant, and whether it was compressed.
+    fn text_in(encoder: &mut Encoder, variant: Variant, event: &Event<'_>) -> (bool, Vec<u8>) {
+        let mut frame = Vec::new();
+        let is_compressed = encoder.encode(variant, event, &mut frame);
+        let lengths: Vec<usize> = variant.frame_lengths(&frame).collect();
+        assert_eq!(lengths, [frame.len()]);
+        let payload = &frame[if frame[1] < 126 { 2 } else { 4 }..];
+        match is_compressed {
+            true => {
+                let mut inflater = Inflater::default();
+                let text = inflater.inflate(payload, 1 << 20);
+                (true, text.expect("it was just compressed").to_vec())
+            }
+            false => (false, payload.to_vec()),
+        }
+    }
+
+    #[test]
+    fn a_variant_costs_a_connection_one_byte() {
+        assert_eq!(size_of::<Variant>(), 1);
+    }
+
+    #[test]
+    fn a_short_event_is_the_same_bytes_in_every_variant() {
+        let mut encoder = Encoder::new(Deflater::new(6, LONG_BYTES));
+        let mut plain = Vec::new();
+        encoder.encode(Variant::Plain, &event("\"short\""), &mut plain);
+        for variant in variants() {
+            let mut frame = Vec::new();
+            assert!(!encoder.encode(variant, &event("\"short\""), &mut frame));
+            assert_eq!(frame, plain, "{variant:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_variant_says_the_same(data in "[a-z]{1,10}", times in 1..50_usize) {
+            let data = format!("\"{}\"", data.repeat(times));
+            let mut encoder = Encoder::new(Deflater::new(6, LONG_BYTES));
+            let mut text = Vec::new();
+            encode_text(&event(&data), &mut text);
+            for variant in variants() {
+                let (is_compressed, said) = text_in(&mut encoder, variant, &event(&data));
+                prop_assert_eq!(&said, &text);
+                let is_due = variant != Variant::Plain && text.len() >= LONG_BYTES;
+                prop_assert_eq!(is_compressed, is_due);
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::hub::session::Session;
 use crate::hub::users::SignIn;
 use crate::hub::variant::Variant;
 use crate::wire::http::Progress;
-use crate::wire::websocket::{Decoder, WindowBits};
+use crate::wire::websocket::Decoder;
 
 /// One connection, or the slot of one to come.
 pub struct Connection {
@@ -42,8 +42,6 @@ pub struct Connection {
     pub variant: Variant,
     /// The app in whose quota it counts.
     pub counted_for: Option<u16>,
-    /// The window of what may be sent compressed; nothing if compression was not negotiated.
-    pub window: Option<WindowBits>,
     pub protocol: Protocol,
     pub subscriptions: SmallVec<[Subscription; 2]>,
     pub outbox: Option<Box<Outbox>>,
@@ -325,7 +323,6 @@ impl Connection {
             peer: PeerAddress::UNKNOWN,
             variant: Variant::Plain,
             counted_for: None,
-            window: None,
             protocol: Protocol::Absent,
             subscriptions: SmallVec::new(),
             outbox: None,

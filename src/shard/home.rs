@@ -88,6 +88,10 @@ impl Engine {
         let variant = record.variant;
         let home_channel = match variant {
             Variant::Plain => channel,
+            Variant::Deflated { .. } => {
+                let (app, name) = (record.app, record.name.clone());
+                self.channels.find_or_insert(app, &name, Variant::Plain)
+            }
         };
         let home = self.channels[home_channel].home.get_or_insert_default();
         let stream = home.stream(variant);

@@ -128,7 +128,7 @@ impl Engine {
     ) -> &'a mut [u8] {
         let limits = websocket::Limits {
             message_bytes_max: self.options.message_bytes_max,
-            takes_compressed: self.connections[slot].window.is_some(),
+            takes_compressed: self.connections[slot].variant.window().is_some(),
         };
         // Out of its place while a message may lie in it.
         let mut inflater = mem::take(&mut self.inflater);
@@ -319,7 +319,7 @@ impl Engine {
     ) -> &'a mut [u8] {
         let limits = websocket::Limits {
             message_bytes_max: self.options.echo_message_bytes_max,
-            takes_compressed: self.connections[slot].window.is_some(),
+            takes_compressed: self.connections[slot].variant.window().is_some(),
         };
         let mut inflater = mem::take(&mut self.inflater);
         let mut at = 0;
@@ -357,12 +357,13 @@ impl Engine {
     /// Sends a message back, compressed if the client takes that, however short it is: the endpoint
     /// is there to try what the wire can.
     fn echo(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
-        let Some(window) = self.connections[slot].window else {
+        let Some(window) = self.connections[slot].variant.window() else {
             return self.reply_frame(slot, opcode, payload);
         };
         let mut frame = mem::take(&mut self.frame);
         frame.clear();
-        self.deflater
+        self.encoder
+            .deflater
             .encode_compressed_frame(opcode, payload, window, &mut frame);
         self.metrics.add(Metric::Deflates, 1);
         self.reply_bytes(slot, &frame);

@@ -171,7 +171,6 @@ pub struct Engine {
     arena: BytesMut,
     encoder: Encoder,
     inflater: Inflater,
-    deflater: Deflater,
     /// Scratch, kept for its memory.
     frame: Vec<u8>,
     text: Vec<u8>,
@@ -192,12 +191,10 @@ impl Engine {
 
     pub fn new(setup: Setup, now_ms: u64) -> Engine {
         let slots = setup.connections_max + limits::RESERVE_SLOTS;
+        let options = &setup.options;
+        let deflater = Deflater::new(options.compression_level, options.compression_bytes_min);
         Engine {
             index: setup.index,
-            deflater: Deflater::new(
-                setup.options.compression_level,
-                setup.options.compression_bytes_min,
-            ),
             metrics: setup.metrics[usize::from(setup.index)].clone(),
             all_metrics: setup.metrics,
             options: setup.options,
@@ -246,7 +243,7 @@ impl Engine {
             conclusions: VecDeque::new(),
             released: Vec::new(),
             caching: BinaryHeap::new(),
-            encoder: Encoder::default(),
+            encoder: Encoder::new(deflater),
             arena: BytesMut::with_capacity(limits::ARENA_BYTES),
             inflater: Inflater::default(),
             frame: Vec::new(),

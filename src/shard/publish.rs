@@ -120,8 +120,9 @@ impl Engine {
         let mut owes = false;
         for stream in &mut home.streams {
             frame.clear();
-            self.encoder.encode(stream.variant, event, &mut frame);
+            let is_compressed = self.encoder.encode(stream.variant, event, &mut frame);
             self.metrics.add(Metric::Encodes, 1);
+            self.metrics.add(Metric::Deflates, u64::from(is_compressed));
             let start = stream.sequence(&frame);
             owes |= !stream.interests.is_empty();
             if let Some(local) = stream.local {

@@ -4,6 +4,7 @@ use std::mem;
 
 use crate::base::metrics::Metric;
 use crate::hub::session::Session;
+use crate::hub::variant::Variant;
 use crate::wire::http::{self, Body, Persistence, Request};
 use crate::wire::pusher::{self, CloseCode};
 use crate::wire::websocket::{self, Agreement, Decoder, Refusal};
@@ -47,7 +48,9 @@ impl Engine {
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {accept}\r\n{extensions}\r\n"
         );
-        self.connections[slot].window = agreement.map(|agreement| agreement.window);
+        if let Some(Agreement { window, .. }) = agreement {
+            self.connections[slot].variant = Variant::Deflated { window };
+        }
         self.reply_bytes(slot, head.as_bytes());
         let is_echo = self.options.echo.as_deref() == Some(request.path());
         if is_echo && !self.is_over_capacity() {

@@ -12,7 +12,7 @@ import path from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { chromium } from 'playwright-core';
 import { Arrivals, within } from './bounded.mjs';
-import { library } from './clients.mjs';
+import { library, Raw } from './clients.mjs';
 import { APP, Server } from './server.mjs';
 
 const require = createRequire(import.meta.url);
@@ -166,6 +166,25 @@ describe('pusher-js in Chromium', () => {
       }
     });
   }
+
+  test('a long event is compressed once for all pages, which read it together with who takes it plain', async () => {
+    const pages = await Promise.all([1, 2, 3].map(() => pusherPage('browser-long')));
+    const plain = await Raw.connect(server);
+    plain.send({ event: 'pusher:subscribe', data: { channel: 'browser-long' } });
+    await plain.frames.find(({ event }) => event === 'pusher_internal:subscription_succeeded', 'an answer to subscribing');
+    const before = await server.count('outpour_deflates_total');
+    const sent = Array.from({ length: 20 }, (_, n) => ({ n, text: 'Grüße 🚀 '.repeat(n % 2 ? 400 : 1) }));
+    for (const data of sent) await back.trigger('browser-long', 'hello', data);
+    await back.trigger('browser-long', 'last', {});
+    for (const page of pages) {
+      await page.next('last');
+      assert.deepEqual(page.all('hello'), sent);
+    }
+    await plain.frames.find(({ event }) => event === 'last', 'the last event');
+    plain.end();
+    assert.deepEqual(plain.frames.all.filter(({ event }) => event === 'hello').map(({ data }) => JSON.parse(data)), sent);
+    assert.equal(await server.count('outpour_deflates_total'), before + 10);
+  });
 
   test('the page named by socket_id is left out', async () => {
     const [self, other] = [await pusherPage('browser-exclude'), await pusherPage('browser-exclude')];

@@ -13,12 +13,6 @@ const WITHOUT_TAKEOVER = 'permessage-deflate; server_no_context_takeover; client
 /** A client that compresses all that it sends. */
 const compressing = (parameters = {}) => ({ perMessageDeflate: { threshold: 0, ...parameters } });
 
-/** The sum over all shards of a metric. */
-async function count(server, metric) {
-  const text = await (await fetch(`${server.url}/metrics`)).text();
-  return [...text.matchAll(new RegExp(`^${metric}\\{.*\\} (\\d+)$`, 'gm'))].reduce((sum, [, value]) => sum + Number(value), 0);
-}
-
 /** The status of an upgrade with these offers, and the header that answers them. */
 function upgrade(server, ...offers) {
   const answer = new Promise((resolve, reject) => {
@@ -90,10 +84,10 @@ describe('what clients compress', () => {
 
   test('is bounded by what it comes to: 1009, and counted', async () => {
     const raw = await made.raw(QUERY, compressing());
-    const before = await count(made.server, 'outpour_inflated_too_long_total');
+    const before = await made.server.count('outpour_inflated_too_long_total');
     raw.send(' '.repeat(50_000_000));
     assert.equal((await raw.closed()).code, 1009);
-    assert.equal(await count(made.server, 'outpour_inflated_too_long_total'), before + 1);
+    assert.equal(await made.server.count('outpour_inflated_too_long_total'), before + 1);
   });
 
   test('must be DEFLATE: 1007', async () => {
@@ -111,6 +105,63 @@ describe('what clients compress', () => {
     assert.equal((await compressed.closed()).code, 1002);
   });
 });
+
+for (const shards of [1, 3]) {
+  describe(`what subscribers get, with ${shards} shards`, () => {
+    const made = group({ shards });
+    const windows = [9, 10, 11, 12, 13, 14, 15];
+
+    /** Two clients of each window and two plain ones, all of them subscribed. */
+    async function subscribers(channel) {
+      const options = [...windows.map((bits) => compressing({ serverMaxWindowBits: bits })), compressing(), { perMessageDeflate: false }];
+      const raws = await Promise.all([...options, ...options].map((option) => made.raw(QUERY, option)));
+      for (const raw of raws) raw.send({ event: 'pusher:subscribe', data: { channel } });
+      for (const raw of raws) await raw.frames.find(({ event }) => event === 'pusher_internal:subscription_succeeded', 'an answer to subscribing');
+      return raws;
+    }
+
+    test('every event in order, whatever the window, compressed once for each window', async () => {
+      const raws = await subscribers('compressed');
+      const before = await made.server.count('outpour_deflates_total');
+      const sent = Array.from({ length: 60 }, (_, n) => (n % 3 === 0 ? { n } : { n, text: story(n, 9_000) }));
+      for (let first = 0; first < sent.length; first += 10) {
+        await made.back.triggerBatch(sent.slice(first, first + 10).map((data) => ({ channel: 'compressed', name: 'step', data })));
+      }
+      for (const raw of raws) {
+        await raw.frames.find(({ event, data }) => event === 'step' && JSON.parse(data).n === 59, 'the last event');
+        assert.deepEqual(raw.frames.all.filter(({ event }) => event === 'step').map(({ data }) => JSON.parse(data)), sent);
+      }
+      assert.equal(await made.server.count('outpour_deflates_total'), before + windows.length * sent.filter(({ text }) => text).length);
+    });
+
+    test('one who publishes by a client event is left out, and only that one', async () => {
+      const raws = [await made.raw(QUERY, compressing()), await made.raw(QUERY, compressing()), await made.raw()];
+      for (const raw of raws) {
+        const { auth } = made.back.authorizeChannel(raw.socketId, 'private-talk');
+        raw.send({ event: 'pusher:subscribe', data: { channel: 'private-talk', auth } });
+        await raw.frames.find(({ event }) => event === 'pusher_internal:subscription_succeeded', 'an answer to subscribing');
+      }
+      for (const [n, raw] of raws.entries()) {
+        raw.send({ event: 'client-said', channel: 'private-talk', data: { n, text: story(n, 3_000) } });
+        for (const other of raws) {
+          if (other !== raw) await other.frames.find(({ event, data }) => event === 'client-said' && data.n === n, `what ${n} said`);
+        }
+      }
+      await made.back.trigger('private-talk', 'last', {});
+      for (const [n, raw] of raws.entries()) {
+        await raw.frames.find(({ event }) => event === 'last', 'the last event');
+        assert.deepEqual(raw.frames.all.filter(({ event }) => event === 'client-said').map(({ data }) => data.n), [0, 1, 2].filter((other) => other !== n));
+      }
+    });
+  });
+}
+
+/** Text that refers back to all distances, and differs by `seed`. */
+function story(seed, length) {
+  let text = '';
+  for (let word = seed + 1; text.length < length; word = (word * 48_271) % 2_147_483_647) text += `member ${word % 500} says ${word % 7}; `;
+  return text.slice(0, length);
+}
 
 describe('a server with compression off', () => {
   const made = group({ shards: 1, compression: false });

@@ -43,6 +43,14 @@ export class Server {
     return `http://127.0.0.1:${this.port}`;
   }
 
+  /** What a metric counts, over all shards. */
+  async count(metric) {
+    const text = await (await fetch(`${this.url}/metrics`)).text();
+    const samples = [...text.matchAll(new RegExp(`^${metric}\\{.*\\} (\\d+)$`, 'gm'))];
+    if (samples.length === 0) throw new Error(`no metric is called ${metric}`);
+    return samples.reduce((sum, [, value]) => sum + Number(value), 0);
+  }
+
   async start() {
     this.output = '';
     const child = spawn(BINARY, argumentsFor(this.port, this.settings, this.directory), { env: environment(), stdio: ['ignore', 'pipe', 'pipe'] });

@@ -104,32 +104,52 @@ pub struct Raw {
     taken: usize,
 }
 
-/// A frame as it came: its opcode and its payload.
+/// A frame: its opcode and its payload, inflated if it came compressed.
 pub type Frame = (u8, Vec<u8>);
 
 pub const TEXT: u8 = 1;
 pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
+const COMPRESSED: u8 = 0x40;
+
+const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
+const NO_TAKEOVER: &str = "; server_no_context_takeover; client_no_context_takeover; ";
 
 impl Raw {
     pub fn connect(address: SocketAddr) -> Raw {
         Raw::over(dial(address))
     }
 
+    /// One that takes compressed messages if they refer no further back than so many bits.
+    pub fn compressing(address: SocketAddr, window_bits: u8) -> Raw {
+        let offer = format!("permessage-deflate; server_max_window_bits={window_bits}");
+        let (raw, head) = Raw::ask(dial(address), &format!("{EXTENSIONS}: {offer}\r\n"));
+        assert!(head.contains(&offer.replace("; ", NO_TAKEOVER)), "{head}");
+        raw
+    }
+
     /// The upgrade is asked for and answered; what it was answered with is not read yet.
     pub fn over(stream: TcpStream) -> Raw {
+        Raw::ask(stream, "").0
+    }
+
+    /// The same with more headers, and the head of the answer.
+    fn ask(stream: TcpStream, headers: &str) -> (Raw, String) {
         let mut raw = Raw {
             stream,
             input: Vec::new(),
             taken: 0,
         };
-        let request = b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
-            Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        raw.stream.write_all(request).expect("it can be sent");
+        let request = format!(
+            "GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+            Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{headers}\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        let sent = raw.stream.write_all(request.as_bytes());
+        sent.expect("it can be sent");
         let head = read_head(&mut raw.stream, &mut raw.input);
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        raw
+        (raw, head)
     }
 
     pub fn subscribe(&mut self, channel: &str) {
@@ -182,7 +202,13 @@ impl Raw {
             127 => (10, u64::from_be_bytes(*input[2..].first_chunk()?) as usize),
             _ => (2, usize::from(second)),
         };
-        let payload = input.get(start..start + length)?.to_vec();
+        let mut payload = input.get(start..start + length)?.to_vec();
+        if first & COMPRESSED != 0 {
+            // What a message leaves off (RFC 7692, section 7.2.1), and an empty last block.
+            payload.extend(b"\x00\x00\xFF\xFF\x03\x00");
+            let inflated = miniz_oxide::inflate::decompress_to_vec(&payload);
+            payload = inflated.expect("it is compressed");
+        }
         self.taken += start + length;
         Some((first & 0x0F, payload))
     }
