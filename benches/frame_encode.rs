@@ -5,6 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use outpour::hub::letter::{Event, Origin};
 use outpour::hub::variant::{Encoder, Variant};
+use outpour::wire::websocket::Deflater;
 
 fn encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("frame encode");
@@ -21,7 +22,8 @@ fn encode(criterion: &mut Criterion) {
         };
         group.throughput(Throughput::Bytes(data_bytes as u64));
         group.bench_function(format!("{data_bytes} bytes"), |bencher| {
-            let (mut encoder, mut frame) = (Encoder::default(), Vec::new());
+            let mut encoder = Encoder::new(Deflater::new(6, 512));
+            let mut frame = Vec::new();
             bencher.iter(|| {
                 frame.clear();
                 encoder.encode(Variant::Plain, black_box(&event), &mut frame);
