@@ -62,11 +62,7 @@ export class Server {
       child.on('error', (error) => resolve({ code: null, signal: null, error }));
       child.on('exit', (code, signal) => resolve({ code, signal }));
     });
-    const says = new Promise((resolve) => {
-      const look = () => this.output.includes(`listens on 127.0.0.1:${this.port}`) && resolve();
-      child.stdout.on('data', look);
-      child.stderr.on('data', look);
-    });
+    const says = this.tells(`listens on 127.0.0.1:${this.port}`);
     const end = this.ended.then(({ code, signal, error }) => {
       throw new Error(`${BINARY} ended before it listened: code ${code}, signal ${signal} ${error ?? ''}\n${this.output}`);
     });
@@ -76,6 +72,21 @@ export class Server {
     const socket = net.connect(this.port, '127.0.0.1');
     await within(once(socket, 'connect'), `a connection to ${this.port}`);
     socket.destroy();
+  }
+
+  /** Resolves when the server has written `words`. */
+  tells(words) {
+    return new Promise((resolve) => {
+      const look = () => this.output.includes(words) && resolve();
+      look();
+      this.child.stdout.on('data', look);
+      this.child.stderr.on('data', look);
+    });
+  }
+
+  /** As `tells`, with a bound. */
+  says(words) {
+    return within(this.tells(words), () => `the server to say "${words}"\n${this.output}`);
   }
 
   /** Sends `signal` and waits for the end; the outcome has `code`, `signal` and `ms`. */
