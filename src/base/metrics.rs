@@ -44,6 +44,14 @@ shards {
     ConnectionsRefused counter "outpour_connections_refused_total",
     /// Times the listener paused because every slot of the file table was taken.
     ListenerPauses counter "outpour_listener_pauses_total",
+    /// Sessions over HTTP that are open.
+    FallbackSessions gauge "outpour_fallback_sessions",
+    /// Sessions over HTTP refused because the shard holds as many as it may.
+    FallbackSessionsRefused counter "outpour_fallback_sessions_refused_total",
+    /// Streams of Server-Sent Events opened.
+    EventStreams counter "outpour_event_streams_total",
+    /// Connections that came from another shard.
+    Transfers counter "outpour_transfers_total",
     /// Channels that this shard knows.
     Channels gauge "outpour_channels",
     /// Subscriptions held.

@@ -8,6 +8,7 @@
 //! | `Joined`, `Except`, `Deliver`, `End` | home, audience | likewise |
 //! | `Concluded` | home, where it arrived | likewise |
 //! | `Congested` | home, everyone | likewise |
+//! | `Transfer`, `Room`, `Stays` | any two | likewise |
 //!
 //! Letters of one lane arrive in the order they were posted, and that order is the protocol: a
 //! `Joined` comes before the first `Deliver`, an `Except` before the `Deliver` with its frame, a
@@ -18,6 +19,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::ask::{Answer, Ask};
+use super::fallback::{Place, Transfer};
 use super::variant::Variant;
 use crate::base::slab::Key;
 use crate::base::socket::{Address, Socket};
@@ -83,6 +85,17 @@ pub enum Letter {
     Congested {
         channel: u64,
         is_congested: bool,
+    },
+    /// A connection wants to come, for a session that has its home there.
+    Transfer(Box<Transfer>),
+    /// Whether a slot is kept for it.
+    Room {
+        socket: Socket,
+        place: Place,
+    },
+    /// The connection that this slot was kept for does not come.
+    Stays {
+        there: Socket,
     },
 }
 

@@ -89,6 +89,13 @@ impl Log {
         (until - before) as u64
     }
 
+    /// Where the frames end of the run between two positions.
+    pub fn ends_between(&self, from: u64, to: u64) -> impl Iterator<Item = u64> + '_ {
+        let first = self.ends.partition_point(|end| *end <= from);
+        let ends = self.ends.range(first..).copied();
+        ends.take_while(move |end| *end <= to)
+    }
+
     /// Where the frame ends that `position` lies within; nothing if it lies between frames.
     pub fn frame_end_after(&self, position: u64) -> Option<u64> {
         let next = self.ends.partition_point(|end| *end <= position);
@@ -157,6 +164,9 @@ mod tests {
         assert_eq!(log.slice(0, log.head()), b"onethree");
         assert_eq!(log.slice(3, 8), b"three");
         assert_eq!(log.frames_between(0, 8), 2);
+        assert_eq!(log.ends_between(0, 8).collect::<Vec<u64>>(), [3, 8]);
+        assert_eq!(log.ends_between(3, 8).collect::<Vec<u64>>(), [8]);
+        assert_eq!(log.ends_between(3, 7).count(), 0);
     }
 
     #[test]

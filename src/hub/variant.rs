@@ -4,6 +4,7 @@
 //! each variant that somebody is subscribed in, when it is sequenced, and never again.
 
 use crate::hub::letter::{Event, Origin};
+use crate::wire::fallback;
 use crate::wire::pusher;
 use crate::wire::websocket::{self, Deflater, Opcode, WindowBits};
 
@@ -14,6 +15,10 @@ pub enum Variant {
     Plain,
     /// The same, compressed for a window of this size where that is worth it.
     Deflated { window: WindowBits },
+    /// Lines of a session over HTTP, as chunks.
+    Xhr,
+    /// Server-Sent Events, as chunks.
+    Sse,
 }
 
 /// What encoding an event takes besides the event: memory that is used again.
@@ -46,7 +51,21 @@ impl Encoder {
                 self.deflater
                     .encode_frame(Opcode::Text, &self.text, window, frame)
             }
+            Variant::Xhr => {
+                fallback::encode_message(self.text(event), frame);
+                false
+            }
+            Variant::Sse => {
+                fallback::encode_event(self.text(event), frame);
+                false
+            }
         }
+    }
+
+    fn text(&mut self, event: &Event<'_>) -> &str {
+        self.text.clear();
+        encode_text(event, &mut self.text);
+        std::str::from_utf8(&self.text).expect("it was put together from text")
     }
 }
 
@@ -55,7 +74,7 @@ impl Variant {
     /// negotiated.
     pub fn window(self) -> Option<WindowBits> {
         match self {
-            Variant::Plain => None,
+            Variant::Plain | Variant::Xhr | Variant::Sse => None,
             Variant::Deflated { window } => Some(window),
         }
     }
@@ -68,6 +87,7 @@ impl Variant {
                 Variant::Plain | Variant::Deflated { .. } => {
                     websocket::frame_lengths(rest).next()?
                 }
+                Variant::Xhr | Variant::Sse => fallback::frame_lengths(rest).next()?,
             };
             rest = &rest[length..];
             Some(length)

@@ -11,6 +11,7 @@ use crate::hub::letter::{Event, Origin};
 use crate::hub::query::{Publish, Query};
 use crate::hub::users;
 use crate::wire::api::{self, Call, Endpoint, MemoryUse, NoEndpoint, PublishForm, StatusPage};
+use crate::wire::fallback;
 use crate::wire::http::{Persistence, Request};
 use crate::wire::signature::{self, SignedRequest};
 
@@ -33,7 +34,16 @@ impl Engine {
         persistence: Persistence,
     ) -> Outcome {
         let id = below.split('/').next().unwrap_or("");
-        let endpoint = match Endpoint::find(request.method(), &below[id.len()..]) {
+        let call = &below[id.len()..];
+        if request.method() == "GET"
+            && let Some(channel) = fallback::event_stream_channel(call)
+        {
+            return match self.open_event_stream(slot, request, path, id, channel) {
+                Ok(next) => Outcome::Becomes(next),
+                Err(answer) => Outcome::Answer(answer),
+            };
+        }
+        let endpoint = match Endpoint::find(request.method(), call) {
             Ok(endpoint) => endpoint,
             Err(error) => {
                 let answer = Answer::refusal(error.status(), error.to_string());
@@ -198,4 +208,4 @@ impl Engine {
 }
 
 /// How far a request's timestamp may be off.
-const SIGNATURE_GRACE_S: u64 = 600;
+pub(super) const SIGNATURE_GRACE_S: u64 = 600;

@@ -1,7 +1,8 @@
 //! The connections of one shard: a record for every slot of the ring's file table.
 //!
 //! Invariant: a slot is `direct` exactly if a frame of its one subscription may be sent straight
-//! from the log: it is open, has one subscription, takes bytes, and has nothing else to send.
+//! from the log: it is open, has one subscription, takes bytes, has nothing else to send, and has
+//! a socket of its own.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -12,6 +13,7 @@ use smallvec::SmallVec;
 use crate::base::limits;
 use crate::base::slots::SlotSet;
 use crate::base::socket::{GENERATION_BITS, Socket};
+use crate::hub::fallback::Transfer;
 use crate::hub::letter::Publication;
 use crate::hub::query::Query;
 use crate::hub::session::Session;
@@ -19,6 +21,9 @@ use crate::hub::users::SignIn;
 use crate::hub::variant::Variant;
 use crate::wire::http::Progress;
 use crate::wire::websocket::Decoder;
+
+use super::sessions::Fallback;
+use super::transfer::Departure;
 
 /// One connection, or the slot of one to come.
 pub struct Connection {
@@ -74,9 +79,15 @@ impl From<SocketAddr> for PeerAddress {
     }
 }
 
+impl From<PeerAddress> for SocketAddr {
+    fn from(peer: PeerAddress) -> SocketAddr {
+        SocketAddr::new(peer.ip.to_canonical(), peer.port)
+    }
+}
+
 impl fmt::Display for PeerAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        SocketAddr::new(self.ip.to_canonical(), self.port).fmt(formatter)
+        SocketAddr::from(*self).fmt(formatter)
     }
 }
 
@@ -85,6 +96,8 @@ impl fmt::Display for PeerAddress {
 /// Open -- last words written --> Flushing -- sent --> Lingering -- peer ended, or time --> Ending
 /// Open, Flushing -- broken --> Ending
 /// Ending -- receive ended --> Closing -- closed --> Free
+/// Open -- a session elsewhere is called --> Departing -- all at rest --> Moving -- moved --> Free
+/// Free -- a connection comes from elsewhere --> Arriving -- arrived --> Open, or stays --> Free
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -95,6 +108,9 @@ pub enum State {
     Lingering,
     Ending,
     Closing,
+    Departing,
+    Moving,
+    Arriving,
 }
 
 pub enum Protocol {
@@ -106,6 +122,16 @@ pub enum Protocol {
     Echo {
         decoder: Decoder,
     },
+    /// A session over HTTP, which has no socket of its own.
+    Fallback(Box<Fallback>),
+    /// An HTTP connection whose answer is what the session is sent.
+    Receiver {
+        session: Socket,
+    },
+    /// An HTTP connection whose answer is a channel's events.
+    EventStream,
+    Departing(Box<Departure>),
+    Arriving(Box<Transfer>),
     /// Taken out while its bytes are read, or closed.
     Absent,
 }
@@ -256,7 +282,8 @@ impl Connections {
             && connection.subscriptions.len() == 1
             && !connection.is_blocked
             && connection.outbox.is_none()
-            && connection.exceptions == 0;
+            && connection.exceptions == 0
+            && connection.variant != Variant::Xhr;
         self.direct.set(slot, is_direct);
     }
 
@@ -302,6 +329,25 @@ impl Connections {
         }
     }
 
+    /// The slot whose socket carries what is sent to a connection: its own, but a session's is that
+    /// of its receiver.
+    pub fn carrier(&self, slot: u32) -> u32 {
+        match &self[slot].protocol {
+            Protocol::Fallback(fallback) => {
+                let receiver = fallback.receiver.as_ref();
+                receiver.map_or(slot, |receiver| receiver.socket.slot)
+            }
+            Protocol::Http(_)
+            | Protocol::WebSocket { .. }
+            | Protocol::Echo { .. }
+            | Protocol::Receiver { .. }
+            | Protocol::EventStream
+            | Protocol::Departing(_)
+            | Protocol::Arriving(_)
+            | Protocol::Absent => slot,
+        }
+    }
+
     pub fn slots_in_use(&self) -> u32 {
         self.records.len() as u32
     }
@@ -337,6 +383,11 @@ impl Connection {
             .as_ref()
             .and_then(|waiting| waiting.pending.as_ref());
         matches!(pending, Some(Pending::Repeat(name)) if **name == *channel)
+    }
+
+    /// Whether it is a session over HTTP.
+    pub fn is_session(&self) -> bool {
+        self.variant == Variant::Xhr
     }
 
     pub fn is_waiting(&self) -> bool {
@@ -384,11 +435,14 @@ mod tests {
         let slots = [(); 2].map(|()| connections.take_slot().unwrap().slot);
         connections.outbox(slots[0]).keep_rest(&[7; 100]);
         connections.outbox(slots[0]).sent = 100;
+        connections.outbox(slots[0]).keep_rest(&[8]);
+        connections.outbox(slots[0]).sent = 101;
         connections.empty_outbox(slots[0]);
         assert!(connections[slots[0]].outbox.is_none());
         let again = connections.outbox(slots[1]);
         assert_eq!(again.replies_bytes(), 0);
         assert_eq!((again.bytes.len(), again.sent), (0, 0));
+        assert_eq!(again.replies_bytes(), 0);
         assert!(again.bytes.capacity() >= 100);
     }
 }

@@ -20,7 +20,10 @@ impl Engine {
                 continue;
             }
             match &self.connections[slot].protocol {
-                Protocol::WebSocket { .. } | Protocol::Echo { .. } => {
+                Protocol::WebSocket { .. }
+                | Protocol::Echo { .. }
+                | Protocol::Fallback(_)
+                | Protocol::EventStream => {
                     // The slot's place in a random order, spread over the time that there is.
                     let order = u64::from(slot).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ self.seed;
                     let delay_ms = ((order >> 32) * drain_ms) >> 32;
@@ -29,7 +32,11 @@ impl Engine {
                 Protocol::Http(_) if self.connections[slot].waiting.is_none() => {
                     self.close_after_flush(slot);
                 }
-                Protocol::Http(_) | Protocol::Absent => {}
+                Protocol::Http(_)
+                | Protocol::Receiver { .. }
+                | Protocol::Departing(_)
+                | Protocol::Arriving(_)
+                | Protocol::Absent => {}
             }
         }
     }
@@ -37,7 +44,11 @@ impl Engine {
     pub(super) fn close_for_drain(&mut self, slot: u32) {
         match &self.connections[slot].protocol {
             Protocol::Http(_) | Protocol::Absent => self.close_after_flush(slot),
-            Protocol::WebSocket { .. } | Protocol::Echo { .. } => {
+            Protocol::Receiver { .. } | Protocol::Departing(_) | Protocol::Arriving(_) => {}
+            Protocol::WebSocket { .. }
+            | Protocol::Echo { .. }
+            | Protocol::Fallback(_)
+            | Protocol::EventStream => {
                 self.catch_up(slot);
                 let code = CloseCode::ReconnectImmediately;
                 self.close_websocket(slot, code.number(), code.reason());

@@ -79,6 +79,9 @@ impl Engine {
                 channel,
                 is_congested,
             } => self.note_congestion(channel, is_congested),
+            Letter::Transfer(transfer) => self.on_transfer(from, transfer),
+            Letter::Room { socket, place } => self.on_room(socket, place),
+            Letter::Stays { there } => self.on_stays(there),
         }
     }
 
@@ -88,7 +91,7 @@ impl Engine {
         let variant = record.variant;
         let home_channel = match variant {
             Variant::Plain => channel,
-            Variant::Deflated { .. } => {
+            Variant::Deflated { .. } | Variant::Xhr | Variant::Sse => {
                 let (app, name) = (record.app, record.name.clone());
                 self.channels.find_or_insert(app, &name, Variant::Plain)
             }

@@ -8,6 +8,7 @@ use crate::base::socket::{Address, GENERATION_BITS, Socket};
 use crate::hub::audience::WAITING;
 use crate::hub::letter::{Event, Origin};
 use crate::hub::session::{self, Decision, Session};
+use crate::hub::variant::Variant;
 use crate::ring::Operation;
 use crate::wire::pusher::member::MemberText;
 use crate::wire::pusher::{self, SocketId};
@@ -54,6 +55,9 @@ impl Engine {
         let connection = &mut self.connections[slot];
         connection.heard_s = self.now_s;
         connection.was_pinged = false;
+        if connection.state == State::Departing {
+            return self.keep_for_departure(slot, bytes);
+        }
         if connection.state != State::Open {
             return;
         }
@@ -83,6 +87,9 @@ impl Engine {
 
     /// Reads as much as can be read; what is left is kept with the connection.
     pub(super) fn read(&mut self, slot: u32, mut bytes: &mut [u8]) {
+        if self.connections[slot].is_session() {
+            return self.read_inbox(slot);
+        }
         loop {
             let connection = &mut self.connections[slot];
             if connection.state != State::Open {
@@ -101,6 +108,15 @@ impl Engine {
                     self.read_websocket(slot, decoder, session, bytes)
                 }
                 Protocol::Echo { decoder } => self.read_echo(slot, decoder, bytes),
+                // A reader of events says nothing that matters, and a session has no bytes.
+                protocol @ (Protocol::EventStream
+                | Protocol::Receiver { .. }
+                | Protocol::Fallback(_)
+                | Protocol::Departing(_)
+                | Protocol::Arriving(_)) => {
+                    self.connections[slot].protocol = protocol;
+                    return;
+                }
                 Protocol::Absent => return,
             };
             if rest.is_empty() {
@@ -372,7 +388,14 @@ impl Engine {
 
     /// Sends a text message to one client.
     pub fn reply_text(&mut self, slot: u32, text: &[u8]) {
-        self.reply_frame(slot, Opcode::Text, text);
+        let as_text = || std::str::from_utf8(text).expect("messages are JSON");
+        match self.connections[slot].variant {
+            Variant::Plain | Variant::Deflated { .. } => {
+                self.reply_frame(slot, Opcode::Text, text);
+            }
+            Variant::Xhr => self.reply_to_session(slot, as_text()),
+            Variant::Sse => self.reply_to_reader(slot, as_text()),
+        }
     }
 
     pub fn reply_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
@@ -401,6 +424,11 @@ impl Engine {
 
     /// Ends the session: a close frame after what was begun, then the connection.
     pub fn close_websocket(&mut self, slot: u32, code: u16, reason: &str) {
+        match self.connections[slot].variant {
+            Variant::Plain | Variant::Deflated { .. } => {}
+            Variant::Xhr => return self.close_session(slot, code, reason),
+            Variant::Sse => return self.close_event_stream(slot),
+        }
         self.end_subscriptions(slot);
         let mut frame = mem::take(&mut self.frame);
         frame.clear();

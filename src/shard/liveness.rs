@@ -36,6 +36,7 @@ impl Engine {
                 None => self.now_ms + limits::KEEP_ALIVE_MS,
             },
             // The timer that closes the connection is set, unless its request waited until now.
+            Protocol::Fallback(_) => return self.refresh_session_timer(slot),
             Protocol::WebSocket { .. } | Protocol::Echo { .. } if self.is_draining => {
                 match self.wheel.is_set(slot) {
                     true => return,
@@ -59,7 +60,11 @@ impl Engine {
                     return self.note_mid_message(slot);
                 }
             }
-            Protocol::Absent => return,
+            Protocol::Receiver { .. }
+            | Protocol::EventStream
+            | Protocol::Departing(_)
+            | Protocol::Arriving(_)
+            | Protocol::Absent => return,
         };
         self.wheel.set(slot, deadline_ms);
         self.note_mid_message(slot);
@@ -75,6 +80,11 @@ impl Engine {
             Protocol::WebSocket { .. }
             | Protocol::Echo { .. }
             | Protocol::Http(_)
+            | Protocol::Fallback(_)
+            | Protocol::Receiver { .. }
+            | Protocol::EventStream
+            | Protocol::Departing(_)
+            | Protocol::Arriving(_)
             | Protocol::Absent => idle,
         }
     }
@@ -85,7 +95,13 @@ impl Engine {
             Protocol::WebSocket { decoder, .. } | Protocol::Echo { decoder } => {
                 (true, decoder.is_mid_message())
             }
-            Protocol::Http(_) | Protocol::Absent => (false, false),
+            Protocol::Http(_)
+            | Protocol::Fallback(_)
+            | Protocol::Receiver { .. }
+            | Protocol::EventStream
+            | Protocol::Departing(_)
+            | Protocol::Arriving(_)
+            | Protocol::Absent => (false, false),
         };
         connection.was_mid_message = is_mid_message;
         connection.has_activity_timer = is_websocket && !is_mid_message;
@@ -96,7 +112,16 @@ impl Engine {
         match self.connections[slot].state {
             State::Open => {}
             State::Flushing | State::Lingering => return self.end(slot),
-            State::Free | State::Accepting | State::Ending | State::Closing => return,
+            State::Free
+            | State::Accepting
+            | State::Ending
+            | State::Closing
+            | State::Departing
+            | State::Moving
+            | State::Arriving => return,
+        }
+        if self.connections[slot].is_session() {
+            return self.on_session_timer(slot);
         }
         if let Some(waiting) = &self.connections[slot].waiting {
             if !waiting.parked.is_empty() {
@@ -114,6 +139,11 @@ impl Engine {
         connection.has_activity_timer = false;
         match &connection.protocol {
             Protocol::Http(_) | Protocol::Absent => self.close_after_flush(slot),
+            Protocol::EventStream => self.on_reader_timer(slot),
+            Protocol::Fallback(_)
+            | Protocol::Receiver { .. }
+            | Protocol::Departing(_)
+            | Protocol::Arriving(_) => {}
             Protocol::Echo { .. } => self.close_websocket(slot, 1001, "idle"),
             Protocol::WebSocket {
                 decoder, session, ..

@@ -241,6 +241,7 @@ impl Engine {
         }
         self.post_asks();
         self.post_conclusions();
+        self.post_transfers();
         self.post_congestion();
     }
 

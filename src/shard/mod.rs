@@ -4,7 +4,7 @@
 //! turn in [`run`] hands its batch to the ring and brings back what completed.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize};
 
@@ -22,7 +22,7 @@ use crate::hub::audience::{Exception, Visit};
 use crate::hub::channels::Channels;
 use crate::hub::held::{Held, Lines};
 use crate::hub::hook::Action;
-use crate::hub::letter::Exit;
+use crate::hub::letter::{Exit, Letter};
 use crate::hub::variant::Encoder;
 use crate::options::Options;
 use crate::ring::Operation;
@@ -35,6 +35,8 @@ pub mod counts;
 pub mod drain;
 pub mod edge_link;
 pub mod entry;
+pub mod event_stream;
+pub mod fallback;
 pub mod hold;
 pub mod home;
 pub mod intake;
@@ -44,8 +46,11 @@ pub mod mesh;
 pub mod pace;
 pub mod publish;
 pub mod queries;
+pub mod receivers;
 pub mod requests;
+pub mod sessions;
 pub mod sweep;
+pub mod transfer;
 pub mod turn;
 pub mod upgrade;
 pub mod users;
@@ -145,6 +150,14 @@ pub struct Engine {
     /// Connections that are to be closed after the turn's completions were read.
     doomed: Vec<u32>,
     broken: Vec<u32>,
+    /// Sessions over HTTP, by name: at most `fallback_sessions_per_shard_max`.
+    sessions: HashMap<Box<str>, u32>,
+    /// Sessions that were sent from in the last turn, once each.
+    delivered: Vec<u32>,
+    /// Slots of sessions that ended in this turn.
+    vacated: Vec<u32>,
+    /// Letters about connections that move: at most one for each of them.
+    transfers: VecDeque<(u16, Letter)>,
     /// Exceptions that came before their frames, which come in the same turn's letters or the next.
     early_exceptions: Vec<(u32, Exception)>,
     /// Questions for which there was no credit yet, or whose channel is still to be joined: at most
@@ -232,6 +245,10 @@ impl Engine {
             has_relief: false,
             doomed: Vec::new(),
             broken: Vec::new(),
+            sessions: HashMap::new(),
+            delivered: Vec::new(),
+            vacated: Vec::new(),
+            transfers: VecDeque::new(),
             early_exceptions: Vec::new(),
             asks: VecDeque::new(),
             own_asks: VecDeque::new(),

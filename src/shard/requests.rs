@@ -91,6 +91,8 @@ pub(super) enum Outcome {
     Answer(Answer),
     /// The answer comes later: events are under way or parked.
     Later,
+    /// The answer has begun, and the connection speaks this from here on.
+    Becomes(Protocol),
 }
 
 impl Engine {
@@ -150,11 +152,19 @@ impl Engine {
                             }
                             persistence => persistence,
                         };
-                        let answer = match self.serve(slot, &request, persistence) {
-                            Outcome::Answer(answer) => Some((answer, request.method() == "HEAD")),
-                            Outcome::Later => None,
-                        };
-                        (consumed, answer, persistence, None)
+                        if let Some(route) = self.fallback_route(&request) {
+                            let next = self.serve_fallback(slot, &request, route, persistence);
+                            (consumed, None, persistence, next)
+                        } else {
+                            let is_head = request.method() == "HEAD";
+                            match self.serve(slot, &request, persistence) {
+                                Outcome::Answer(answer) => {
+                                    (consumed, Some((answer, is_head)), persistence, None)
+                                }
+                                Outcome::Later => (consumed, None, persistence, None),
+                                Outcome::Becomes(next) => (consumed, None, persistence, Some(next)),
+                            }
+                        }
                     }
                 }
             };
@@ -168,6 +178,11 @@ impl Engine {
             self.answer(slot, &answer, is_head, persistence);
         }
         debug_assert!(consumed <= bytes_end);
+        if self.connections[slot].state == State::Departing {
+            self.keep_for_departure(slot, &bytes[consumed..]);
+            self.try_depart(slot);
+            return None;
+        }
         Some(&mut bytes[consumed..])
     }
 

@@ -10,7 +10,7 @@ use crate::hub::channels::{Channels, Membership};
 use crate::ring::{Operation, PIECES_MAX, Sends, ShortSend};
 
 use super::Engine;
-use super::connections::{Connections, State};
+use super::connections::{Connections, Protocol, State};
 
 /// One send of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ impl Sends for Batch<'_> {
     fn slot(&self, index: usize) -> u32 {
         match self.planned[index] {
             Planned::Direct { visit, .. } => visit.slot,
-            Planned::Gathered { slot, .. } => slot,
+            Planned::Gathered { slot, .. } => self.connections.carrier(slot),
         }
     }
 
@@ -207,7 +207,10 @@ impl Engine {
 
     pub(super) fn plan_outbox(&mut self, slot: u32) {
         let connection = &mut self.connections[slot];
-        let is_sending = matches!(connection.state, State::Open | State::Flushing);
+        let is_sending = matches!(
+            connection.state,
+            State::Open | State::Flushing | State::Departing
+        );
         if !is_sending || connection.is_blocked {
             return;
         }
@@ -227,7 +230,7 @@ impl Engine {
     }
 
     pub(super) fn plan_channel(&mut self, slot: u32, channel: u32, first: usize) {
-        let connection = &self.connections[slot];
+        let connection = &mut self.connections[slot];
         let held = connection
             .subscriptions
             .iter()
@@ -258,6 +261,25 @@ impl Engine {
             self.gather_later.push((slot, channel + 1));
             return;
         }
+        let mut reached = head;
+        let pieces = match &mut connection.protocol {
+            Protocol::Fallback(fallback) => {
+                let (pieces, cut) = fallback.cut(&sweep.log, pieces, head);
+                reached = cut;
+                pieces
+            }
+            Protocol::Http(_)
+            | Protocol::WebSocket { .. }
+            | Protocol::Echo { .. }
+            | Protocol::Receiver { .. }
+            | Protocol::EventStream
+            | Protocol::Departing(_)
+            | Protocol::Arriving(_)
+            | Protocol::Absent => pieces,
+        };
+        if reached < head {
+            sweep.hold_back(reached);
+        }
         let delivered: u64 = pieces
             .iter()
             .map(|(start, end)| sweep.log.frames_between(*start, *end))
@@ -265,7 +287,7 @@ impl Engine {
         let bytes = pieces.iter().map(|(start, end)| end - start).sum();
         self.metrics.add(Metric::Deliveries, delivered);
         self.metrics.add(Metric::SentBytes, bytes);
-        subscriber.cursor = head;
+        subscriber.cursor = reached;
         let pieces = pieces.into_iter();
         self.pieces.extend(pieces.map(|(start, end)| Piece {
             source: Source::Channel(channel),
@@ -359,11 +381,13 @@ impl Engine {
         };
         match short.taken {
             Ok(_) => {
+                let carrier = self.connections.carrier(slot);
                 self.connections[slot].is_blocked = true;
-                let socket = self.connections.socket(slot);
+                self.connections[carrier].is_blocked = true;
+                let socket = self.connections.socket(carrier);
                 self.operations.push(Operation::AwaitWritable { socket });
             }
-            Err(_) => self.broken.push(slot),
+            Err(_) => self.broken.push(self.connections.carrier(slot)),
         }
         self.connections.refresh_direct(slot);
     }
@@ -388,6 +412,11 @@ impl Engine {
         subscriber.cursor = subscriber.cursor.min(next);
         sweep.hold_back(next);
         let untaken = sweep.log.frames_between(next, end);
+        if let Protocol::Fallback(fallback) = &mut self.connections[slot].protocol
+            && next < end
+        {
+            fallback.take_back(end - next, untaken);
+        }
         self.metrics.subtract(Metric::Deliveries, untaken);
         self.metrics.subtract(Metric::SentBytes, end - position);
     }
@@ -399,6 +428,12 @@ impl Engine {
         self.gather.push((slot, 0));
         for held in &self.connections[slot].subscriptions {
             self.gather.push((slot, held.channel + 1));
+        }
+        let connection = &self.connections[slot];
+        if let Protocol::Receiver { session } = connection.protocol
+            && connection.outbox.is_none()
+        {
+            self.on_writable(session.slot);
         }
     }
 
@@ -424,7 +459,9 @@ impl Engine {
                 self.metrics.add(Metric::Deliveries, delivered);
             }
         }
-        if !frames.is_empty() {
+        if self.connections[slot].is_session() {
+            self.take_frames(slot, &frames);
+        } else if !frames.is_empty() {
             self.reply_bytes(slot, &frames);
         }
         self.frame = frames;

@@ -110,9 +110,8 @@ impl<R: Ring> Shard<R> {
                     }
                 }
                 Completion::Closed { socket } => engine.on_closed(socket),
-                Completion::Moved { .. } | Completion::Arrived { .. } => {
-                    unreachable!("no shard gives a connection away");
-                }
+                Completion::Moved { socket, outcome } => engine.on_moved(socket, outcome),
+                Completion::Arrived { socket } => engine.on_arrived(socket),
                 Completion::Woken => {}
             }
         }
@@ -125,7 +124,9 @@ impl<R: Ring> Shard<R> {
         engine.answer_own_asks();
         engine.on_timers();
         engine.retry_parked();
+        engine.review_delivered();
         engine.end_doomed();
+        engine.free_vacated();
         engine.accept_more();
         engine.review_counts();
         // From here to the end of `settle` nobody may leave: what is planned names places.
@@ -199,6 +200,8 @@ impl Engine {
             || !self.queries.is_empty()
             || !self.exits.is_empty()
             || !self.conclusions.is_empty()
+            || !self.transfers.is_empty()
+            || !self.delivered.is_empty()
             || !self.doomed.is_empty()
             || !self.broken.is_empty()
     }
@@ -343,8 +346,11 @@ impl Engine {
         self.connections[slot].is_receiving = false;
         match self.connections[slot].state {
             State::Ending => return self.close_slot(slot),
+            State::Departing => return self.on_departing_receive_ended(slot, why),
             State::Open | State::Flushing | State::Lingering => {}
-            State::Free | State::Accepting | State::Closing => return,
+            State::Free | State::Accepting | State::Closing | State::Moving | State::Arriving => {
+                return;
+            }
         }
         match why {
             End::Rearm => {
@@ -363,16 +369,20 @@ impl Engine {
                 );
                 self.end(slot);
             }
-            End::EndOfStream => {
-                let connection = &mut self.connections[slot];
-                connection.has_ended = true;
-                if connection.state == State::Lingering {
-                    self.end(slot);
-                } else if !connection.is_waiting() {
-                    self.end_subscriptions(slot);
-                    self.close_after_flush(slot);
-                }
-            }
+            End::EndOfStream => self.on_ended(slot),
+        }
+    }
+
+    /// The peer sends no more.
+    pub(super) fn on_ended(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot];
+        connection.has_ended = true;
+        let is_receiver = matches!(connection.protocol, Protocol::Receiver { .. });
+        if connection.state == State::Lingering || is_receiver {
+            self.end(slot);
+        } else if !connection.is_waiting() {
+            self.end_subscriptions(slot);
+            self.close_after_flush(slot);
         }
     }
 
@@ -399,7 +409,7 @@ impl Engine {
     }
 
     /// The connection does not count for its app any more.
-    fn leave_quota(&mut self, slot: u32) {
+    pub(super) fn leave_quota(&mut self, slot: u32) {
         if let Some(app) = self.connections[slot].counted_for.take() {
             self.apps.app(app).quota.give_connection_back();
         }
@@ -432,23 +442,35 @@ impl Engine {
             }
         }
         self.connections.refresh_direct(slot);
+        self.on_carried(slot);
     }
 
     /// Ends the connection now, whatever was to be sent.
     pub(super) fn end(&mut self, slot: u32) {
         match self.connections[slot].state {
-            State::Open | State::Flushing | State::Lingering => {}
-            State::Free | State::Accepting | State::Ending | State::Closing => return,
+            State::Open | State::Flushing | State::Lingering | State::Departing => {}
+            State::Free
+            | State::Accepting
+            | State::Ending
+            | State::Closing
+            | State::Moving
+            | State::Arriving => return,
+        }
+        if self.connections[slot].is_session() {
+            return self.end_session(slot);
         }
         self.end_subscriptions(slot);
         self.leave_quota(slot);
         let connection = &mut self.connections[slot];
         connection.state = State::Ending;
-        connection.protocol = Protocol::Absent;
+        let protocol = std::mem::replace(&mut connection.protocol, Protocol::Absent);
         if let Some(waiting) = connection.waiting.take() {
             self.connections.put_back(waiting);
         }
         self.connections.empty_outbox(slot);
+        if let Protocol::Receiver { session } = protocol {
+            self.on_receiver_lost(session);
+        }
         self.connections.refresh_direct(slot);
         self.wheel.clear(slot);
         self.metrics.subtract(Metric::Connections, 1);

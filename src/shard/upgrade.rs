@@ -92,6 +92,18 @@ impl Engine {
         slot: u32,
         request: &Request<'_>,
     ) -> Result<Session, (CloseCode, String)> {
+        match pusher::app_key(request.path(), &self.options.path_prefix) {
+            Ok(key) => self.admit_to(slot, key, request.query().unwrap_or("")),
+            Err(code) => Err((code, code.reason().to_string())),
+        }
+    }
+
+    pub(super) fn admit_to(
+        &mut self,
+        slot: u32,
+        key: &str,
+        query: &str,
+    ) -> Result<Session, (CloseCode, String)> {
         let plain = |code: CloseCode| (code, code.reason().to_string());
         if self.is_draining {
             return Err(plain(CloseCode::ReconnectImmediately));
@@ -100,7 +112,6 @@ impl Engine {
             self.metrics.add(Metric::ConnectionsRefused, 1);
             return Err(plain(CloseCode::OverCapacity));
         }
-        let key = pusher::app_key(request.path(), &self.options.path_prefix).map_err(plain)?;
         let app = self.apps.with_key(key).ok_or_else(|| {
             let reason = format!(
                 "App key {key} not in this cluster. Did you forget to specify the cluster?"
@@ -110,7 +121,6 @@ impl Engine {
         if !self.apps.app(app).is_enabled {
             return Err(plain(CloseCode::ApplicationDisabled));
         }
-        let query = request.query().unwrap_or("");
         let protocol = http::query_pairs(query).find(|(name, _)| name == "protocol");
         let protocol = protocol.as_ref().map(|(_, value)| value.as_ref());
         let protocol = pusher::check_protocol(protocol).map_err(plain)?;

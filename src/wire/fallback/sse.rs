@@ -33,9 +33,9 @@ pub fn event_length(message: &str) -> usize {
     frame::FRAMING_BYTES + DATA.len() + message.len() + END.len()
 }
 
-/// The channel, escapes and all, of a path below `/apps/{id}/`: `channels/{name}/events`.
+/// The channel, escapes and all, of a path below `/apps/{id}`: `/channels/{name}/events`.
 pub fn event_stream_channel(call: &str) -> Option<&str> {
-    let name = call.strip_prefix("channels/")?.strip_suffix("/events")?;
+    let name = call.strip_prefix("/channels/")?.strip_suffix("/events")?;
     (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
@@ -63,13 +63,16 @@ mod tests {
 
     #[test]
     fn the_path_names_the_channel() {
-        assert_eq!(event_stream_channel("channels/room/events"), Some("room"));
-        assert_eq!(event_stream_channel("channels/a%20b/events"), Some("a%20b"));
+        assert_eq!(event_stream_channel("/channels/room/events"), Some("room"));
+        assert_eq!(
+            event_stream_channel("/channels/a%20b/events"),
+            Some("a%20b")
+        );
         for call in [
-            "channels//events",
-            "channels/a/b/events",
-            "channels/room",
-            "events",
+            "/channels//events",
+            "/channels/a/b/events",
+            "/channels/room",
+            "/events",
         ] {
             assert_eq!(event_stream_channel(call), None, "{call}");
         }
