@@ -24,6 +24,7 @@ mod readers;
 #[allow(dead_code, reason = "each program uses its part")]
 mod server;
 
+use machine::generator::Generator;
 use machine::report::Report;
 use machine::slope;
 use readers::{Channels, Command, Readers, Speech};
@@ -49,15 +50,10 @@ struct Options {
     /// How long the fall after the last subscriber is watched.
     #[arg(long, default_value_t = 10)]
     watch_seconds: u64,
-    /// The server's binary; by default the one beside this program's directory.
-    #[arg(long)]
-    server: Option<std::path::PathBuf>,
-    /// The core of the readers.
-    #[arg(long, default_value_t = 1)]
-    readers_core: usize,
-    /// Keep the output in perf/results.
-    #[arg(long)]
-    record: bool,
+    #[command(flatten)]
+    binary: server::Binary,
+    #[command(flatten)]
+    generator: Generator,
 }
 
 fn main() -> io::Result<()> {
@@ -65,9 +61,7 @@ fn main() -> io::Result<()> {
         return readers::serve();
     }
     let options = Options::parse();
-    machine::lift_open_files();
-    let mut report = Report::begin("channels", options.record);
-    machine::pin(options.readers_core);
+    let mut report = options.generator.begin("channels");
     for shards in &options.shard_counts {
         measure(&options, *shards, &mut report)?;
     }
@@ -77,16 +71,14 @@ fn main() -> io::Result<()> {
 fn measure(options: &Options, shards: usize, report: &mut Report) -> io::Result<()> {
     let cores: Vec<String> = (0..shards).map(|core| core.to_string()).collect();
     let server = Server::start(&server::Options {
-        server: options.server.clone(),
+        binary: options.binary.clone(),
         shards,
         cores: cores.join(","),
-        readers_core: options.readers_core,
-        record: options.record,
     })?;
     let most = options.channels.iter().copied().max().unwrap_or(0);
     let mut readers = Readers::start(&readers::Orders {
         address: server.address,
-        core: options.readers_core,
+        core: options.generator.readers_core,
         speech: Speech::Pusher {
             key: server::KEY.to_owned(),
             channels: Channels::Own {

@@ -32,14 +32,22 @@ pub struct Manner {
 }
 
 /// What one flood took.
-struct Figures {
+pub struct Figures {
     sender: &'static str,
-    cpu_ns: f64,
+    pub cpu_ns: f64,
     wall_ns: f64,
     accepted: u64,
     refused: u64,
     messages_per_visit: f64,
-    count: Count,
+    pub count: Count,
+}
+
+/// A flood of a server: its figures, its counters before and after, and its threads' CPU time.
+pub struct Run {
+    pub figures: Figures,
+    pub before: Metrics,
+    pub after: Metrics,
+    pub threads: String,
 }
 
 pub fn measure(
@@ -70,7 +78,11 @@ pub fn measure(
             let figures = flood_naked(common, load.subscribers, per_second, manner)?;
             report.say(line(&figures));
         }
-        flood_server(common, load, manner, report)?;
+        let run = flood_server(common, load, manner)?;
+        report.say(line(&run.figures));
+        say_counters(&run.before, &run.after, report);
+        report.say(format_args!("threads: {}", run.threads));
+        say_verdict(load.subscribers, &run.figures, report);
         report.say("");
     }
     Ok(())
@@ -101,12 +113,7 @@ fn flood_naked(
     })
 }
 
-fn flood_server(
-    common: &Common,
-    load: &Load,
-    manner: Manner,
-    report: &mut Report,
-) -> io::Result<()> {
+pub fn flood_server(common: &Common, load: &Load, manner: Manner) -> io::Result<Run> {
     let server = Server::start(&common.server)?;
     let mut readers = subscribe(common, &server, load.subscribers)?;
     let mut publisher = Publisher::connect(server.address, manner.window)?;
@@ -135,11 +142,12 @@ fn flood_server(
         messages_per_visit: grown("outpour_deliveries_total") / grown("outpour_sends_total"),
         count,
     };
-    report.say(line(&figures));
-    say_counters(&before, &after, report);
-    report.say(format_args!("threads: {}", server.cpu_by_thread()?));
-    say_verdict(load.subscribers, &figures, report);
-    Ok(())
+    Ok(Run {
+        figures,
+        before,
+        after,
+        threads: server.cpu_by_thread()?,
+    })
 }
 
 /// A few messages, so that nothing of the run is the first of its kind.
@@ -218,7 +226,8 @@ fn say_counters(before: &Metrics, after: &Metrics, report: &mut Report) {
     let deliveries = grown("outpour_deliveries_total").max(1.0);
     report.say(format_args!(
         "counted: {:.3} enters and {:.3} completions per 1,000 deliveries, {:.2} encodes a publish, {} short sends, \
-         {} slow closed, {} parked, {} letters, {} wakes, longest turn {:.1} ms",
+         {} slow closed, {} parked, {} letters, {} wakes, turns {:.1} ms in the median, {:.1} ms at 99 %, \
+         {:.1} ms at most",
         grown("outpour_enters_total") / deliveries * 1e3,
         grown("outpour_completions_total") / deliveries * 1e3,
         grown("outpour_encodes_total") / grown("outpour_publishes_total").max(1.0),
@@ -227,6 +236,8 @@ fn say_counters(before: &Metrics, after: &Metrics, report: &mut Report) {
         grown("outpour_publishes_parked_total"),
         grown("outpour_letters_total"),
         grown("outpour_wakes_total"),
+        after.quantile("outpour_turn_seconds", "0.5") * 1e3,
+        after.quantile("outpour_turn_seconds", "0.99") * 1e3,
         after.highest("outpour_longest_turn_us") / 1e3,
     ));
 }

@@ -31,8 +31,9 @@ mod senders;
 #[path = "../server/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod server;
+mod shards;
 
-use machine::report::Report;
+use machine::generator::Generator;
 use readers::{Channels, Readers, Speech};
 
 /// Measures the server's CPU time per delivery.
@@ -48,6 +49,8 @@ struct Options {
 struct Common {
     #[command(flatten)]
     server: server::Options,
+    #[command(flatten)]
+    generator: Generator,
     /// The event's data, in bytes.
     #[arg(long, default_value_t = 128)]
     data_bytes: usize,
@@ -90,6 +93,19 @@ enum Part {
         #[command(flatten)]
         common: Common,
     },
+    /// The same load for every shard, with one shard and with more: what they share.
+    Shards {
+        /// Subscribers of each shard, and messages a second to all of them.
+        #[arg(long, value_delimiter = ',', default_value = "2000x20,1000x2000")]
+        loads: Vec<Load>,
+        #[arg(long, value_delimiter = ',', default_value = "1,2")]
+        shard_counts: Vec<usize>,
+        /// Length of a run.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 /// How many subscribers, and how many messages a second; `None` is as many as the server takes.
@@ -127,16 +143,17 @@ fn main() -> io::Result<()> {
         None => all_parts(&options.common),
     };
     let common = match &parts[0] {
-        Part::Paced { common, .. } | Part::Flood { common, .. } => common.clone(),
+        Part::Paced { common, .. } | Part::Flood { common, .. } | Part::Shards { common, .. } => {
+            common.clone()
+        }
     };
-    machine::lift_open_files();
     let name = match parts.as_slice() {
         [Part::Paced { .. }] => "fanout-paced",
         [Part::Flood { .. }] => "fanout-flood",
+        [Part::Shards { .. }] => "fanout-shards",
         _ => "fanout",
     };
-    let mut report = Report::begin(name, common.server.record);
-    machine::pin(common.server.readers_core);
+    let mut report = common.generator.begin(name);
     for part in parts {
         match part {
             Part::Paced {
@@ -158,6 +175,16 @@ fn main() -> io::Result<()> {
                     window,
                 };
                 flood::measure(&common, &loads, manner, &mut report)?;
+            }
+            Part::Shards {
+                loads,
+                shard_counts,
+                seconds,
+                common,
+            } => {
+                for load in loads {
+                    shards::measure(&common, load, &shard_counts, seconds, &mut report)?;
+                }
             }
         }
     }
@@ -196,7 +223,7 @@ fn all_parts(common: &Common) -> Vec<Part> {
 fn subscribe(common: &Common, server: &server::Server, connections: usize) -> io::Result<Readers> {
     let mut readers = Readers::start(&readers::Orders {
         address: server.address,
-        core: common.server.readers_core,
+        core: common.generator.readers_core,
         speech: Speech::Pusher {
             key: server::KEY.to_owned(),
             channels: Channels::Shared {

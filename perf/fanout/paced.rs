@@ -119,7 +119,7 @@ pub fn naked(common: &Common, sockets: usize) -> io::Result<(Sender, Readers)> {
     })?;
     let mut readers = Readers::start(&readers::Orders {
         address: sender.address,
-        core: common.server.readers_core,
+        core: common.generator.readers_core,
         speech: Speech::Bytes,
         sample: common.sample,
         first_number: 0,

@@ -25,6 +25,7 @@ mod readers;
 #[allow(dead_code, reason = "each program uses its part")]
 mod server;
 
+use machine::generator::Generator;
 use machine::report::Report;
 use machine::slope;
 use readers::{Channels, Command, Readers, Speech};
@@ -57,6 +58,8 @@ struct Options {
     seconds: u64,
     #[command(flatten)]
     server: server::Options,
+    #[command(flatten)]
+    generator: Generator,
 }
 
 /// Memory at one size.
@@ -73,9 +76,7 @@ fn main() -> io::Result<()> {
         return readers::serve();
     }
     let options = Options::parse();
-    machine::lift_open_files();
-    let mut report = Report::begin("idle", options.server.record);
-    machine::pin(options.server.readers_core);
+    let mut report = options.generator.begin("idle");
     measure(&options, &mut report)?;
     report.finish()
 }
@@ -117,7 +118,7 @@ fn measure(options: &Options, report: &mut Report) -> io::Result<()> {
 fn start_readers(options: &Options, server: &Server, first: usize) -> io::Result<Readers> {
     Readers::start(&readers::Orders {
         address: server.address,
-        core: options.server.readers_core,
+        core: options.generator.readers_core,
         speech: Speech::Pusher {
             key: server::KEY.to_owned(),
             channels: Channels::Shared {

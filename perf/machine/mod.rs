@@ -8,6 +8,7 @@ use std::io;
 use std::process::{self, Command};
 use std::time::Duration;
 
+pub mod generator;
 pub mod report;
 
 /// Binds this thread, and the threads it starts later, to one core.

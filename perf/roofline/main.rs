@@ -22,6 +22,7 @@ mod readers;
 mod senders;
 
 use machine::Spread;
+use machine::generator::Generator;
 use machine::report::Report;
 use readers::{Command, Readers, Speech};
 use senders::{Method, Schedule, Sender, Tally};
@@ -52,12 +53,8 @@ struct Options {
     /// The core of the sender.
     #[arg(long, default_value_t = 0)]
     core: usize,
-    /// The core of the readers.
-    #[arg(long, default_value_t = 1)]
-    readers_core: usize,
-    /// Keep the output in perf/results.
-    #[arg(long)]
-    record: bool,
+    #[command(flatten)]
+    generator: Generator,
 }
 
 /// How many sockets, and how many messages a second to each.
@@ -74,8 +71,7 @@ fn main() -> io::Result<()> {
         Some(_) | None => {}
     }
     let options = Options::parse();
-    machine::pin(options.readers_core);
-    let mut report = Report::begin("roofline", options.record);
+    let mut report = options.generator.begin("roofline");
     for (title, loads) in [("paced", &options.paced), ("flat out", &options.flat_out)] {
         for load in loads {
             let load = parse(load)?;
@@ -143,7 +139,7 @@ fn measure_method(
     })?;
     let mut readers = Readers::start(&readers::Orders {
         address: sender.address,
-        core: options.readers_core,
+        core: options.generator.readers_core,
         speech: Speech::Bytes,
         sample: 16,
         first_number: 0,

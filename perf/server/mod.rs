@@ -17,20 +17,20 @@ pub const APP: &str = "1001";
 /// Where a server is started, and how.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// The server's binary; by default the one beside this program's directory.
-    #[arg(long)]
-    pub server: Option<PathBuf>,
+    #[command(flatten)]
+    pub binary: Binary,
     #[arg(long, default_value_t = 1)]
     pub shards: usize,
     /// The server's cores, as its own option takes them.
     #[arg(long, default_value = "0")]
     pub cores: String,
-    /// The core of the readers and the publisher.
-    #[arg(long, default_value_t = 1)]
-    pub readers_core: usize,
-    /// Keep the output in perf/results.
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Binary {
+    /// The server's binary; by default the one beside this program's directory.
     #[arg(long)]
-    pub record: bool,
+    pub server: Option<PathBuf>,
 }
 
 pub struct Server {
@@ -41,7 +41,7 @@ pub struct Server {
 impl Server {
     /// Starts a server on a free port and waits until it takes connections.
     pub fn start(options: &Options) -> io::Result<Server> {
-        let binary = match &options.server {
+        let binary = match &options.binary.server {
             Some(binary) => binary.clone(),
             None => beside_this_program()?,
         };
@@ -146,6 +146,16 @@ impl Metrics {
     /// The highest of all shards.
     pub fn highest(&self, name: &str) -> f64 {
         self.samples(name).fold(0.0, f64::max)
+    }
+
+    /// A quantile of a latency, in seconds: the highest of all shards.
+    pub fn quantile(&self, name: &str, quantile: &str) -> f64 {
+        let label = format!("quantile=\"{quantile}\"");
+        let lines = self.text.lines();
+        let of_it = lines.filter(|line| line.starts_with(name) && line.contains(&label));
+        of_it
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .fold(0.0, f64::max)
     }
 
     fn samples<'a>(&'a self, name: &'a str) -> impl Iterator<Item = f64> + 'a {
