@@ -190,6 +190,37 @@ fn a_shard_that_is_warm_allocates_nothing() {
     running.stop();
 }
 
+#[test]
+fn a_shard_that_is_warm_allocates_nothing_to_compress() {
+    const EVENTS: u64 = 100;
+    let _alone = alone();
+    let running = serve(1, |_| {});
+    let address = running.address();
+    let windows = [9, 12, 15].into_iter().cycle().take(30);
+    let mut subscribers: Vec<Raw> = windows
+        .map(|window_bits| Raw::compressing(address, window_bits))
+        .collect();
+    for subscriber in &mut subscribers {
+        subscriber.subscribe("room");
+    }
+    let mut publisher = Publisher::connect(address);
+    let text = " and so on".repeat(100);
+    let mut publish = || {
+        for number in 0..EVENTS {
+            let data = format!("{number}{text}");
+            publisher.publish("room", &data);
+            for subscriber in &mut subscribers {
+                let (_, text) = subscriber.next().expect("an event is there");
+                assert_eq!(data_of(&String::from_utf8_lossy(&text), "room"), data);
+            }
+        }
+    };
+    publish();
+    assert_eq!(shards_allocations(publish), 0, "{EVENTS} events");
+    assert_eq!(sum(&running, Metric::Deflates), 2 * 3 * EVENTS);
+    running.stop();
+}
+
 /// How often threads of shards allocate while `run` runs.
 fn shards_allocations(run: impl FnOnce()) -> u64 {
     let before = ALLOCATIONS.load(Ordering::Relaxed);
