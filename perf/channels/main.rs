@@ -4,6 +4,7 @@
 //! of them takes is the slope over several sizes.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -17,6 +18,9 @@ mod frames;
 #[path = "../machine/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod machine;
+#[path = "../publisher/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod publisher;
 #[path = "../readers/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod readers;
@@ -119,11 +123,53 @@ fn measure(options: &Options, shards: usize, report: &mut Report) -> io::Result<
     report.say(format_args!(
         "server: {bytes:.0} bytes of RSS a channel with one subscription; under {BYTES_MAX:.0}: {verdict}"
     ));
+    list(&server, report)?;
     let seconds = readers.carry_out(Command::Subscribe { per_connection: 0 })?;
     report.say(format_args!("all unsubscribed in {seconds:.1} s"));
     watch_the_fall(options, &server, report)?;
     report.say("");
     Ok(())
+}
+
+/// All channels by the API, while somebody else asks for a single one again and again: a list stops
+/// nobody, if those answers come as quickly as without it.
+fn list(server: &Server, report: &mut Report) -> io::Result<()> {
+    let address = server.address;
+    let (alone, _) = answers_until(address, |start| start.elapsed() > SETTLE)?;
+    let listing = std::thread::spawn(move || {
+        let start = Instant::now();
+        publisher::get(address, "channels").map(|body| (body.len(), start.elapsed()))
+    });
+    let cpu = server.cpu_ns()?;
+    let (meanwhile, answers) = answers_until(address, |_| listing.is_finished())?;
+    let cpu = (server.cpu_ns()? - cpu) as f64 / 1e9;
+    let (bytes, took) = listing
+        .join()
+        .map_err(|_| io::Error::other("the list panicked"))??;
+    report.say(format_args!(
+        "GET /channels: {bytes} bytes in {:.3} s, server CPU {cpu:.3} s; {answers} other answers meanwhile, the slowest after {:.1} ms (without the list {:.1} ms)",
+        took.as_secs_f64(),
+        meanwhile.as_secs_f64() * 1e3,
+        alone.as_secs_f64() * 1e3,
+    ));
+    Ok(())
+}
+
+/// The slowest answer about one channel, and how many there were.
+fn answers_until(
+    address: SocketAddr,
+    is_over: impl Fn(Instant) -> bool,
+) -> io::Result<(Duration, u64)> {
+    let start = Instant::now();
+    let (mut slowest, mut answers) = (Duration::ZERO, 0);
+    while !is_over(start) {
+        let asked = Instant::now();
+        publisher::get(address, "channels/nobody")?;
+        slowest = slowest.max(asked.elapsed());
+        answers += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok((slowest, answers))
 }
 
 fn say_point(

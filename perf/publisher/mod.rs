@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,7 +69,7 @@ impl Publisher {
             }
         };
         self.socket
-            .write_all(self.request(call, &body).as_bytes())?;
+            .write_all(request(self.address, "POST", call, &body).as_bytes())?;
         self.unanswered.push_back(events.len() as u64);
         self.collect()?;
         while self.unanswered.len() >= self.window {
@@ -125,25 +125,46 @@ impl Publisher {
         }
         Ok(())
     }
+}
 
-    fn request(&self, call: &str, body: &str) -> String {
-        let path = format!("/apps/{APP}/{call}");
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let timestamp = now.expect("it is later than 1970").as_secs();
-        let query = format!(
-            "auth_key={KEY}&auth_timestamp={timestamp}&auth_version=1.0&body_md5={}",
-            hexadecimal(&Md5::digest(body))
-        );
-        let mut signature =
-            Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("a key of any length will do");
-        signature.update(format!("POST\n{path}\n{query}").as_bytes());
-        format!(
-            "POST {path}?{query}&auth_signature={} HTTP/1.1\r\nHost: {}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            hexadecimal(&signature.finalize().into_bytes()),
-            self.address,
-            body.len()
-        )
+/// A call of the HTTP API, signed, as it goes on the wire.
+fn request(address: SocketAddr, method: &str, call: &str, body: &str) -> String {
+    let path = format!("/apps/{APP}/{call}");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let timestamp = now.expect("it is later than 1970").as_secs();
+    let query = format!(
+        "auth_key={KEY}&auth_timestamp={timestamp}&auth_version=1.0&body_md5={}",
+        hexadecimal(&Md5::digest(body))
+    );
+    let mut signature =
+        Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("a key of any length will do");
+    signature.update(format!("{method}\n{path}\n{query}").as_bytes());
+    format!(
+        "{method} {path}?{query}&auth_signature={} HTTP/1.1\r\nHost: {address}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        hexadecimal(&signature.finalize().into_bytes()),
+        body.len()
+    )
+}
+
+/// Asks the HTTP API on a connection of its own; gives the body of a 200.
+pub fn get(address: SocketAddr, call: &str) -> io::Result<Vec<u8>> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.write_all(request(address, "GET", call, "").as_bytes())?;
+    let mut unread = Vec::new();
+    let mut bytes = vec![0; 1 << 20];
+    loop {
+        match socket.read(&mut bytes)? {
+            0 => return Err(io::Error::other("the connection ended before the answer")),
+            length => unread.extend_from_slice(&bytes[..length]),
+        }
+        if let Some(answer) = first_answer(&unread)? {
+            let body = unread[answer.body_start..answer.end].to_vec();
+            return match answer.status {
+                200 => Ok(body),
+                status => Err(io::Error::other(format!("{call} got {status}"))),
+            };
+        }
     }
 }
 
