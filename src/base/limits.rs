@@ -124,9 +124,10 @@ pub const SLOTS_MAX: u32 = 1 << 24;
 /// The bytes of frames that cross to other shards are cut from buffers of this size.
 pub const ARENA_BYTES: usize = 256 * 1024;
 
-/// Notices on their way from one shard to the edge thread; what comes when they are that many is
-/// dropped and counted. A shard makes fewer in the time that a sleeping thread takes to wake.
-pub const EDGE_LANE_LETTERS: usize = 8192;
+/// Letters on their way from one shard to the edge thread; what comes when they are that many is
+/// dropped and counted. As many channels may be vacated within a few turns when a server drains:
+/// 1 MiB, touched as far as it is used.
+pub const EDGE_LANE_LETTERS: usize = 64 * 1024;
 
 /// Notices of one shard that the edge thread reads before it looks after requests again.
 pub const EDGE_LETTERS_PER_TURN: usize = 1024;
@@ -153,9 +154,9 @@ pub const LISTED_PER_PAGE: u32 = 4096;
 pub const COUNTED_AT_ONCE_MAX: u32 = 100;
 pub const COUNTED_EVERY_S: u32 = 5;
 
-/// Events of one shard's homes that wait for hooks; the next ones are refused. No more than the
-/// lane holds by which the answers come, so that each finds room.
-pub const HELD_EVENTS_MAX: usize = EDGE_LANE_LETTERS;
+/// Events of one shard's homes that wait for hooks; the next ones are refused. The lane
+/// by which the answers come holds as many, so that each finds room.
+pub const HELD_EVENTS_MAX: usize = 8192;
 
 /// Those of one channel, so that a channel whose hook is slow leaves room for others.
 pub const HELD_EVENTS_PER_CHANNEL_MAX: usize = 1024;

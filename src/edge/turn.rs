@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::task::{JoinError, JoinSet};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::consults::{Asked, Consults, Next, Told};
 use super::returns::News;
@@ -41,6 +41,43 @@ pub struct Turn {
 struct Reached {
     target: Rc<Target>,
     idle: Vec<Connection>,
+    /// Its last request failed.
+    is_failing: bool,
+}
+
+impl Reached {
+    fn new(target: Target) -> Reached {
+        Reached {
+            target: Rc::new(target),
+            idle: Vec::new(),
+            is_failing: false,
+        }
+    }
+
+    /// The body of an answer with success. What changes is told, and not every failure.
+    fn success(&mut self, answer: Result<Answer, Failure>) -> Option<bytes::Bytes> {
+        let was_failing = self.is_failing;
+        let why = match answer {
+            Ok(Answer { status, body }) if is_success(status) => {
+                self.is_failing = false;
+                if was_failing {
+                    info!("{} takes requests again", self.target);
+                }
+                return Some(body);
+            }
+            Ok(Answer { status, body }) => {
+                let words = String::from_utf8_lossy(&body[..body.len().min(200)]);
+                format!("answered {status}: {words}")
+            }
+            Err(failure) => failure.to_string(),
+        };
+        self.is_failing = true;
+        match was_failing {
+            true => debug!("{} fails: {why}", self.target),
+            false => warn!("{} fails: {why}", self.target),
+        }
+        None
+    }
 }
 
 /// A request that has ended.
@@ -84,13 +121,7 @@ impl Turn {
         homes: Homes,
         apps: Arc<Apps>,
     ) -> Turn {
-        let reached = |targets: Vec<Target>| {
-            let targets = targets.into_iter().map(|target| Reached {
-                target: Rc::new(target),
-                idle: Vec::new(),
-            });
-            targets.collect()
-        };
+        let reached = |targets: Vec<Target>| targets.into_iter().map(Reached::new).collect();
         Turn {
             webhooks,
             consults,
@@ -135,8 +166,8 @@ impl Turn {
     pub fn start_deliveries(&mut self) {
         let now_ms = self.now_ms();
         while let Some(Delivery { webhook, id, body }) = self.webhooks.next_delivery(now_ms) {
-            let Reached { target, idle } = &mut self.webhook_targets[webhook];
-            let (target, connection) = (target.clone(), idle.pop());
+            let reached = &mut self.webhook_targets[webhook];
+            let (target, connection) = (reached.target.clone(), reached.idle.pop());
             let timeout_ms = self.webhook_timeout_ms;
             self.tasks.spawn_local(async move {
                 let posted = target.post(connection, body, timeout_ms).await;
@@ -157,8 +188,8 @@ impl Turn {
                     body,
                     timeout_ms,
                 } => {
-                    let Reached { target, idle } = &mut self.hook_targets[hook];
-                    let (target, connection) = (target.clone(), idle.pop());
+                    let reached = &mut self.hook_targets[hook];
+                    let (target, connection) = (reached.target.clone(), reached.idle.pop());
                     self.tasks.spawn_local(async move {
                         let posted = target.post(connection, body, timeout_ms).await;
                         let purpose = Purpose::Hook { hook, asked };
@@ -219,21 +250,21 @@ impl Turn {
     }
 
     fn settle_webhook(&mut self, webhook: usize, id: u64, posted: Posted) {
-        let Reached { target, idle } = &mut self.webhook_targets[webhook];
-        idle.extend(posted.connection);
+        let reached = &mut self.webhook_targets[webhook];
+        reached.idle.extend(posted.connection);
         let is_delivered = match posted.answer {
             // It was received and accepted; only the rest of the answer is of no use.
             Err(Failure::Body { status, .. }) if is_success(status) => true,
-            answer => success(answer, target).is_some(),
+            answer => reached.success(answer).is_some(),
         };
         let now_ms = self.now_ms();
         self.webhooks.settle(now_ms, webhook, id, is_delivered);
     }
 
     fn settle_hook(&mut self, hook: usize, asked: &Asked, posted: Posted) {
-        let Reached { target, idle } = &mut self.hook_targets[hook];
-        idle.extend(posted.connection);
-        let body = success(posted.answer, target);
+        let reached = &mut self.hook_targets[hook];
+        reached.idle.extend(posted.connection);
+        let body = reached.success(posted.answer);
         let told = self
             .consults
             .settle(hook, asked, body.as_deref(), &self.apps);
@@ -247,17 +278,4 @@ impl Turn {
 
 fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
-}
-
-/// The body of an answer with success.
-fn success(answer: Result<Answer, Failure>, target: &Target) -> Option<bytes::Bytes> {
-    match answer {
-        Ok(Answer { status, body }) if is_success(status) => return Some(body),
-        Ok(Answer { status, body }) => {
-            let words = String::from_utf8_lossy(&body[..body.len().min(200)]);
-            debug!("{target} answered {status}: {words}");
-        }
-        Err(failure) => debug!("{target}: {failure}"),
-    }
-    None
 }

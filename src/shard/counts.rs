@@ -5,6 +5,7 @@
 
 use crate::base::limits;
 use crate::hub::notice::Kind;
+use crate::hub::variant::Variant;
 use crate::wire::channel::{self, ChannelKind};
 use crate::wire::pusher::announcement::{SUBSCRIPTION_COUNT, subscription_count_data};
 use crate::wire::pusher::user::WatchedState;
@@ -32,6 +33,13 @@ impl Engine {
                 self.review_count(channel);
                 self.drop_home_if_unused(channel);
             }
+        }
+    }
+
+    /// Looks at a channel at once, where what is told next must come after what its count says.
+    pub(super) fn review_count_of(&mut self, app: u16, name: &str) {
+        if let Some(channel) = self.channels.find(app, name, Variant::Plain) {
+            self.review_count(channel);
         }
     }
 

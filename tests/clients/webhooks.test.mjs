@@ -87,6 +87,7 @@ describe('what is told', () => {
     other.disconnect();
     await find(named('channel_vacated', 'presence-room'), 'the vacated channel');
     const members = all().filter(({ channel, name }) => channel === 'presence-room' && name.startsWith('member_'));
+    assert.equal(all().find(({ channel }) => channel === 'presence-room').name, 'channel_occupied', 'it comes before its members');
     const told = (name, user_id) => members.filter((member) => member.name === name && member.user_id === user_id).length;
     assert.deepEqual([told('member_added', '7'), told('member_removed', '7'), told('member_added', 'bob')], [1, 1, 1]);
   });
@@ -109,6 +110,7 @@ describe('what is told', () => {
   test('a cache channel without an event is missed', async () => {
     await subscribed(client(server), 'cache-empty');
     assert.deepEqual(fields(await find(named('cache_miss', 'cache-empty'), 'the miss')), { name: 'cache_miss', channel: 'cache-empty' });
+    assert.deepEqual(all().filter(({ channel }) => channel === 'cache-empty').map(({ name }) => name), ['channel_occupied', 'cache_miss']);
   });
 
   test('a webhook with a filter gets its channels alone, several events in a request', async () => {
