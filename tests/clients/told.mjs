@@ -19,9 +19,9 @@ const text = (value) => {
 };
 const lines = (table) => Object.entries(table).map(([key, value]) => `${key} = ${text(value)}\n`).join('');
 
-/** A server whose app has these webhooks and this hook, and the settings that stand before the app. */
-export async function serverWith(webhooks, settings = '', hook = undefined) {
-  const app = `[[apps]]\nid = "${APP.id}"\nkey = "${APP.key}"\nsecret = "${APP.secret}"\nclient_events = true\nclient_events_per_second_max = 1000\n`;
+/** A server whose app has these webhooks and this hook, with settings that stand before the app, and in it. */
+export async function serverWith(webhooks, settings = '', hook = undefined, own = {}) {
+  const app = `[[apps]]\nid = "${APP.id}"\nkey = "${APP.key}"\nsecret = "${APP.secret}"\nclient_events = true\nclient_events_per_second_max = 1000\n${lines(own)}`;
   const tables = webhooks.map((webhook) => `[[apps.webhooks]]\n${lines(webhook)}`).join('');
   const seen = hook ? `[apps.before_publish]\n${lines(hook)}` : '';
   const server = await Server.start({ shards: 2, config: `${settings}\n${app}${tables}${seen}` });

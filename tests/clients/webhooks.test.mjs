@@ -130,6 +130,20 @@ describe('what is told', () => {
   });
 });
 
+test('a channel that counts its subscribers tells how many they are', async () => {
+  const receiver = await receiverThat();
+  const server = await serverWith([{ url: receiver.url, events: ['subscription_count', 'channel_occupied'] }], '', undefined, { subscription_counts: true });
+  const [one, two] = [client(server), client(server)];
+  await subscribed(one, 'counted');
+  await receiver.events.find((event) => event.subscription_count === 1, 'the first');
+  await subscribed(two, 'counted');
+  await receiver.events.find((event) => event.subscription_count === 2, 'the second');
+  one.disconnect();
+  await receiver.events.first(4);
+  const event = (count) => ({ name: 'subscription_count', channel: 'counted', subscription_count: count });
+  assert.deepEqual(receiver.events.all.map(fields).filter(({ name }) => name === 'subscription_count'), [event(1), event(2), event(1)]);
+});
+
 describe('a receiver with troubles', () => {
   /** The numbers that client events of a channel carried, as they were attempted. */
   const attempts = (receiver, channel) => receiver.requests.all.flatMap(({ body }) => body.events).filter((event) => event.channel === channel).map((event) => JSON.parse(event.data));
