@@ -17,7 +17,7 @@
 //! | [`wire`] | bytes to values: HTTP, WebSocket, Pusher, signatures | `base` |
 //! | [`hub`] | decisions: apps, channels, logs, sweeps, sessions, letters | `base`, `wire`, `options` |
 //! | [`shard`] | one thread: turn, intake, requests, publish, membership, home, entry, ask, sweep, mesh | all of the above |
-//! | [`edge`] | the thread for what is slow: webhooks | `base`, `wire`, `hub`, `options` |
+//! | [`edge`] | the thread for what is slow: webhooks and hooks | `base`, `wire`, `hub`, `options` |
 //! | [`server`] | boot, pinning, signals, drain, doctor | all |
 //!
 //! # The path of a message
@@ -27,6 +27,7 @@
 //! shard::turn          completions -> letters -> timers -> sweeps (budgeted) -> letters out -> sleep
 //! intake::on_received  bytes -> wire::http or wire::websocket -> hub::session or wire::api -> events
 //! publish::route       home elsewhere? Letter::Publish through the lane
+//! hold::take_in        home only: what an app's hook sees waits for its answer, in the channel's order
 //! publish::sequence    home only: position, one encode a variant, append; Letter::Deliver to listening shards
 //! sweep::sweep         each subscriber behind the head: one send of [cursor..head]
 //! sweep::settle        short sends only: the cursor goes back, the socket is waited for
