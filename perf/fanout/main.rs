@@ -21,6 +21,7 @@ mod frames;
 mod machine;
 mod paced;
 #[path = "../publisher/mod.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
 mod publisher;
 #[path = "../readers/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
