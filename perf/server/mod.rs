@@ -16,6 +16,7 @@ pub const APP: &str = "1001";
 
 /// Where a server is started, and how.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Options {
     #[command(flatten)]
     pub binary: Binary,
