@@ -201,6 +201,19 @@ impl Stream {
         start
     }
 
+    /// The shard no longer listens.
+    pub fn leave(&mut self, shard: u16) {
+        self.interests.retain(|interest| interest.shard != shard);
+        // What is sequenced while nobody listens is not kept, so what was kept would not adjoin what
+        // the next to come is sent.
+        if self.interests.is_empty()
+            && let Some(outgoing) = self.outgoing.as_mut()
+        {
+            outgoing.frames.clear();
+            outgoing.exceptions.clear();
+        }
+    }
+
     /// Has the shard told this after all that was sequenced so far, and before what will be.
     pub fn answer(&mut self, shard: u16, answer: Box<Answer>) {
         let position = self.head;
@@ -210,5 +223,42 @@ impl Stream {
             position,
             answer,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interest(stream: &Stream, shard: u16) -> Interest {
+        Interest {
+            audience: Key {
+                index: 0,
+                generation: 0,
+            },
+            posted: stream.head,
+            swept: stream.head,
+            subscribers: 1,
+            shard,
+            owes_joined: true,
+            owes_end: false,
+        }
+    }
+
+    #[test]
+    fn frames_for_one_who_comes_adjoin_although_others_left_theirs_behind() {
+        let mut home = Home::default();
+        // The local subscriber keeps the stream while nobody else listens.
+        home.stream(Variant::Plain).local = Some(0);
+        let stream = home.stream(Variant::Plain);
+        stream.interests.push(interest(stream, 1));
+        stream.sequence(b"one");
+        stream.leave(1);
+        stream.sequence(b"three");
+        stream.interests.push(interest(stream, 2));
+        let start = stream.sequence(b"five");
+        let outgoing = stream.outgoing.as_ref().unwrap();
+        assert_eq!((outgoing.base, &*outgoing.frames), (start, &b"five"[..]));
+        assert_eq!(stream.interests[0].posted, start);
     }
 }

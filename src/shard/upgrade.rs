@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use crate::base::dialect::Dialect;
 use crate::base::metrics::Metric;
 use crate::hub::session::Session;
 use crate::hub::variant::Variant;
@@ -126,7 +127,10 @@ impl Engine {
         let protocol = pusher::check_protocol(protocol).map_err(plain)?;
         let record = self.apps.app(app);
         if !record.quota.take_connection() {
-            return Err(plain(CloseCode::OverConnectionQuota));
+            return Err(plain(match self.options.compat {
+                Dialect::Pusher => CloseCode::OverConnectionQuota,
+                Dialect::Soketi => CloseCode::OverCapacity,
+            }));
         }
         self.connections[slot].counted_for = Some(app);
         let mut session = Session::new(app, protocol);

@@ -72,12 +72,19 @@ async function serveSite() {
     if (request.url === '/') return answer(200, 'text/html', PAGE);
     if (SCRIPTS[request.url]) return answer(200, 'text/javascript', readFileSync(SCRIPTS[request.url]));
     if (request.url === '/favicon.ico') return answer(204, 'image/x-icon', '');
-    if (request.method !== 'POST' || request.url !== '/broadcasting/auth') return answer(404, 'text/plain', 'nothing here');
+    if (request.method !== 'POST' || !['/broadcasting/auth', '/broadcasting/user-auth'].includes(request.url)) return answer(404, 'text/plain', 'nothing here');
     let body = '';
     request.on('data', (bytes) => (body += bytes));
     request.on('end', () => {
       const form = new URLSearchParams(body);
-      answer(200, 'application/json', JSON.stringify(back.authorizeChannel(form.get('socket_id'), form.get('channel_name'))));
+      const [socketId, name] = [form.get('socket_id'), form.get('channel_name')];
+      // Who the page is: pages say it themselves, where an application would know it from its own session.
+      const member = { user_id: form.get('user'), user_info: { name: `Name of ${form.get('user')}` } };
+      const signed = {
+        '/broadcasting/auth': () => back.authorizeChannel(socketId, name, name.startsWith('presence-') ? member : undefined),
+        '/broadcasting/user-auth': () => back.authenticateUser(socketId, { id: form.get('user'), user_info: member.user_info, watchlist: ['page-friend'] }),
+      };
+      answer(200, 'application/json', JSON.stringify(signed[request.url]()));
     });
   });
   site.listen(0, '127.0.0.1');
@@ -113,9 +120,9 @@ async function open() {
 const settings = () => ({ key: APP.key, port: server.port });
 
 /** A page whose pusher-js has subscribed to `channel` and tells each "hello" and "last". */
-async function pusherPage(channel, transport = 'ws') {
+async function pusherPage(channel, transport = 'ws', user = 'nobody') {
   const page = await open();
-  await page.evaluate(({ key, port, channel, transport }) => {
+  await page.evaluate(({ key, port, channel, transport, user }) => {
     window.pusher = new window.Pusher(key, {
       wsHost: '127.0.0.1',
       wsPort: port,
@@ -124,7 +131,8 @@ async function pusherPage(channel, transport = 'ws') {
       forceTLS: false,
       enabledTransports: [transport],
       cluster: 'none',
-      channelAuthorization: { endpoint: '/broadcasting/auth', transport: 'ajax' },
+      channelAuthorization: { endpoint: '/broadcasting/auth', transport: 'ajax', params: { user } },
+      userAuthentication: { endpoint: '/broadcasting/user-auth', transport: 'ajax', params: { user } },
     });
     window.pusher.connection.bind('error', (error) => console.error(`pusher-js: ${JSON.stringify(error)}`));
     window.channel = window.pusher.subscribe(channel);
@@ -133,15 +141,20 @@ async function pusherPage(channel, transport = 'ws') {
     window.channel.bind('hello', (data) => window.tell('hello', data));
     window.channel.bind('last', (data) => window.tell('last', data));
     window.channel.bind('client-typing', (data) => window.tell('typing', data));
-  }, { ...settings(), channel, transport });
+    window.channel.bind('pusher:member_added', (member) => window.tell('added', member));
+    window.channel.bind('pusher:member_removed', (member) => window.tell('removed', member));
+    window.channel.bind('pusher:cache_miss', () => window.tell('miss', null));
+    window.pusher.user.bind('letter', (data) => window.tell('letter', data));
+    for (const state of ['online', 'offline']) window.pusher.user.watchlist.bind(state, ({ user_ids }) => window.tell(state, user_ids));
+  }, { ...settings(), channel, transport, user });
   page.socketId = await page.next('subscribed');
   return page;
 }
 
 /** A page whose laravel-echo, by the connector `broadcaster`, has joined the private channel `name`. */
-async function echoPage(broadcaster, name) {
+async function echoPage(broadcaster, name, user = 'nobody') {
   const page = await open();
-  await page.evaluate(({ key, port, broadcaster, name }) => {
+  await page.evaluate(({ key, port, broadcaster, name, user }) => {
     window.echo = new window.Echo.default({
       broadcaster,
       key,
@@ -151,6 +164,7 @@ async function echoPage(broadcaster, name) {
       forceTLS: false,
       enabledTransports: ['ws'],
       cluster: 'none',
+      auth: { headers: {}, params: { user } },
     });
     window.room = window.echo.private(name);
     window.room.subscribed(() => window.tell('subscribed', window.echo.socketId()));
@@ -158,7 +172,7 @@ async function echoPage(broadcaster, name) {
     window.room.listen('.hello', (data) => window.tell('hello', data));
     window.room.listen('OrderShipped', (data) => window.tell('shipped', data));
     window.room.listenForWhisper('typing', (data) => window.tell('whisper', data));
-  }, { ...settings(), broadcaster, name });
+  }, { ...settings(), broadcaster, name, user });
   page.socketId = await page.next('subscribed');
   return page;
 }
@@ -264,6 +278,45 @@ for (const transport of ['xhr_streaming', 'xhr_polling', 'sockjs']) {
   });
 }
 
+for (const transport of ['ws', 'xhr_streaming', 'xhr_polling', 'sockjs']) {
+  describe(`members, caches and users in Chromium over ${transport}`, () => {
+    test('pages of a presence channel see who is there, who comes and who goes', async () => {
+      const name = `presence-page-${transport}`;
+      const ann = await pusherPage(name, transport, 'ann');
+      const bob = await pusherPage(name, transport === 'ws' ? 'xhr_streaming' : 'ws', 'bob');
+      assert.deepEqual(await ann.next('added'), { id: 'bob', info: { name: 'Name of bob' } });
+      const members = (page) => page.evaluate(() => ({ count: window.channel.members.count, all: window.channel.members.members, me: window.channel.members.me.id }));
+      const all = { ann: { name: 'Name of ann' }, bob: { name: 'Name of bob' } };
+      assert.deepEqual([await members(ann), await members(bob)], [{ count: 2, all, me: 'ann' }, { count: 2, all, me: 'bob' }]);
+      await ann.evaluate(() => window.pusher.disconnect());
+      assert.deepEqual(await bob.next('removed'), { id: 'ann', info: { name: 'Name of ann' } });
+    });
+
+    test('a page that comes late is told the last event of a cache channel', async () => {
+      const name = `private-cache-page-${transport}`;
+      const early = await pusherPage(name, transport);
+      await early.next('miss');
+      await back.trigger(name, 'hello', { n: 1 });
+      await back.trigger(name, 'last', { n: 2 });
+      await early.next('last');
+      const late = await pusherPage(name, transport);
+      assert.deepEqual(await late.next('last'), { n: 2 });
+      assert.deepEqual([early.all('hello'), late.all('hello'), late.all('miss')], [[{ n: 1 }], [], []]);
+    });
+
+    test('a page signs in, is written to and is told of those whom it watches', async () => {
+      const page = await pusherPage(`user-room-${transport}`, transport, `page-user-${transport}`);
+      await page.evaluate(() => window.pusher.signin());
+      assert.deepEqual(await page.next('offline'), ['page-friend']);
+      await back.sendToUser(`page-user-${transport}`, 'letter', { text: 'Grüße' });
+      assert.deepEqual(await page.next('letter'), { text: 'Grüße' });
+      const friend = await pusherPage(`user-room-${transport}`, 'ws', 'page-friend');
+      await friend.evaluate(() => window.pusher.signin());
+      assert.deepEqual(await page.next('online'), ['page-friend']);
+    });
+  });
+}
+
 describe('EventSource in Chromium', () => {
   test('a page reads a signed channel in order', async () => {
     const page = await open();
@@ -305,6 +358,25 @@ for (const broadcaster of ['pusher', 'reverb']) {
       await back.trigger('private-chat.1', 'hello', {});
       for (const page of [left, right]) await page.next('hello');
       assert.deepEqual([left.all('whisper'), right.all('whisper')], [[{ from: 'right' }], [{ from: 'left' }]]);
+    });
+
+    test('a presence channel tells who is here, who joins and who leaves', async () => {
+      const name = `team.${broadcaster}`;
+      const join = async (user) => {
+        const page = await echoPage(broadcaster, `of.${user}`, user);
+        await page.evaluate((name) => {
+          window.team = window.echo.join(name).here((members) => window.tell('here', members)).joining((member) => window.tell('joining', member)).leaving((member) => window.tell('leaving', member));
+        }, name);
+        page.here = await page.next('here');
+        return page;
+      };
+      const ann = await join('ann');
+      assert.deepEqual(ann.here, [{ name: 'Name of ann' }]);
+      const bob = await join('bob');
+      assert.deepEqual(bob.here.map((member) => member.name).sort(), ['Name of ann', 'Name of bob']);
+      assert.deepEqual(await ann.next('joining'), { name: 'Name of bob' });
+      await bob.evaluate((name) => window.echo.leave(name), name);
+      assert.deepEqual(await ann.next('leaving'), { name: 'Name of bob' });
     });
 
     test('toOthers leaves the page out that caused the event', async () => {

@@ -7,6 +7,14 @@ import WebSocket from 'ws';
 import { Arrivals, within } from './bounded.mjs';
 import { APP } from './server.mjs';
 
+// When the server has closed it for good, pusher-js closes its WebSocket once more, and that sets a timer of 30 s that
+// nothing clears. It goes off all the same where something else goes on, but holds no suite that is over.
+const { setTimeout: set } = globalThis;
+globalThis.setTimeout = (callback, ms, ...rest) => {
+  const timer = set(callback, ms, ...rest);
+  return ms === 30_000 ? timer.unref() : timer;
+};
+
 /** The npm `pusher` server library. With `keepAlive` it reuses connections; without it makes one for each call. */
 export function library(server, { keepAlive = true, ...options } = {}) {
   const agent = new http.Agent({ keepAlive });

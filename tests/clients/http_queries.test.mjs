@@ -6,7 +6,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { subscribed } from './clients.mjs';
-import { group } from './group.mjs';
+import { group, keep } from './group.mjs';
+import { Lingering } from './lingering.mjs';
 import { Seat, signed } from './roster.mjs';
 
 /** Adds to a group what queries need. */
@@ -238,6 +239,21 @@ for (const shards of [1, 2, 4]) {
       await made.member('presence-stats-b', { user_id: 1 });
       assert.deepEqual(await made.told('/channels/stats-a/stats'), { occupied: true });
       assert.deepEqual(await made.told('/channels/presence-stats-b/stats'), { occupied: true, user_count: 1 });
+    });
+
+    test('a Close frame frees its subscriptions at once, while TCP lives on', async () => {
+      const names = ['lingering', 'presence-lingering'];
+      for (let round = 0; round < 5; round += 1) {
+        const client = keep(made.clients, await Lingering.connect(made.server));
+        client.send({ event: 'pusher:subscribe', data: { channel: names[0] } });
+        client.send({ event: 'pusher:subscribe', data: signed(client, names[1], '{"user_id":1}') });
+        await client.frames.first(3);
+        for (const name of names) assert.deepEqual(await made.told(`/channels/${name}`), { occupied: true });
+        client.close(1000);
+        await client.frames.find(({ event }) => event === 'close', 'the answering Close');
+        for (const name of names) assert.deepEqual(await made.told(`/channels/${name}`), { occupied: false });
+        assert.deepEqual(await made.told(`/channels/${names[1]}/users`), { users: [] });
+      }
     });
 
     test('ended connections are vacated at once, whatever ended them', async () => {
