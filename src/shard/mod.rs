@@ -147,6 +147,9 @@ pub struct Engine {
     /// Connections with a request that waits; each at most once.
     parked: VecDeque<Socket>,
     has_relief: bool,
+    /// The logs of some shard held as much as they may, when that was last looked at.
+    are_logs_full: bool,
+    logs_seen_ms: u64,
     /// Connections that are to be closed after the turn's completions were read.
     doomed: Vec<u32>,
     broken: Vec<u32>,
@@ -243,6 +246,8 @@ impl Engine {
             congested: HashSet::new(),
             parked: VecDeque::new(),
             has_relief: false,
+            are_logs_full: false,
+            logs_seen_ms: u64::MAX,
             doomed: Vec::new(),
             broken: Vec::new(),
             sessions: HashMap::new(),

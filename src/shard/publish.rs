@@ -68,7 +68,8 @@ impl Engine {
     }
 
     pub(super) fn is_behind(&mut self, events: &[Event<'_>]) -> bool {
-        if self.log_bytes_everywhere() > self.options.log_bytes_per_shard_max {
+        self.look_at_logs();
+        if self.are_logs_full {
             return true;
         }
         let mut wanted = std::mem::take(&mut self.wanted_credit);
@@ -92,13 +93,15 @@ impl Engine {
         is_behind
     }
 
-    /// The most that any shard's logs hold.
-    pub(super) fn log_bytes_everywhere(&self) -> usize {
-        let held = self
-            .all_metrics
-            .iter()
-            .map(|metrics| metrics.read(Metric::LogBytes));
-        held.max().unwrap_or(0) as usize
+    /// Looks whether the logs of any shard hold as much as they may: once a millisecond at most, for
+    /// every look takes a cache line from each of the others.
+    fn look_at_logs(&mut self) {
+        if std::mem::replace(&mut self.logs_seen_ms, self.now_ms) == self.now_ms {
+            return;
+        }
+        let most = self.options.log_bytes_per_shard_max as u64;
+        let mut all = self.all_metrics.iter();
+        self.are_logs_full = all.any(|metrics| metrics.read(Metric::LogBytes) > most);
     }
 
     /// Gives the event its place in its channel's order and encodes it, once for each variant.
