@@ -344,14 +344,18 @@ impl World {
         // What a peer that was evicted left behind goes with the next look once a second.
         self.weights.turn_ms = 100;
         self.run_until(
-            "every subscription is answered and every log drained",
+            "every subscription is answered, every log drained and every outbox sent",
             |world| {
                 let mut open = world.clients.iter().filter(|client| !client.is_gone);
+                let mut engines = world.shards.iter().map(|shard| &shard.engine);
                 open.all(|client| client.subscriptions.values().all(|one| !one.is_awaited))
-                    && world
-                        .shards
-                        .iter()
-                        .all(|shard| shard.engine.channels.log_bytes() == 0)
+                    && engines.all(|engine| {
+                        // The rest of a frame that went out in part is in no log any more.
+                        let connections = &engine.connections;
+                        let mut slots = 0..connections.slots_in_use();
+                        engine.channels.log_bytes() == 0
+                            && slots.all(|slot| connections[slot].outbox.is_none())
+                    })
             },
         );
         for _ in 0..200 {
