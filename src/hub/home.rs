@@ -187,6 +187,18 @@ impl Stream {
             .unwrap_or(self.head)
     }
 
+    /// The shard has no subscriber any more. Frames that nobody waits for go at once: behind them
+    /// would be a gap when somebody joins, for what is sequenced until then is not kept.
+    pub fn leave(&mut self, shard: u16) {
+        self.interests.retain(|interest| interest.shard != shard);
+        if let Some(outgoing) = self.outgoing.as_mut()
+            && self.interests.is_empty()
+        {
+            outgoing.frames.clear();
+            outgoing.exceptions.clear();
+        }
+    }
+
     /// Gives a frame its place. Returns where it begins.
     pub fn sequence(&mut self, frame: &[u8]) -> u64 {
         let start = self.head;
@@ -210,5 +222,37 @@ impl Stream {
             position,
             answer,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_between_one_listener_and_the_next_are_not_kept() {
+        let mut home = Home::default();
+        let stream = home.stream(Variant::Plain);
+        let interest = |posted| Interest {
+            audience: Key {
+                index: 0,
+                generation: 0,
+            },
+            posted,
+            swept: posted,
+            subscribers: 1,
+            shard: 1,
+            owes_joined: true,
+            owes_end: false,
+        };
+        stream.interests.push(interest(0));
+        stream.sequence(b"first");
+        stream.leave(1);
+        stream.sequence(b"second");
+        stream.interests.push(interest(stream.head));
+        let start = stream.sequence(b"third");
+        let outgoing = stream.outgoing.as_ref().expect("somebody listens");
+        assert_eq!((outgoing.base, start), (11, 11));
+        assert_eq!(outgoing.frames, b"third");
     }
 }

@@ -147,7 +147,7 @@ impl Engine {
             return;
         };
         if let Some(stream) = home.stream_mut(variant) {
-            stream.interests.retain(|interest| interest.shard != from);
+            stream.leave(from);
         }
         home.forget_unheard();
         self.owe(channel);
