@@ -48,6 +48,18 @@
 //! itself, so its frame is right for all of them, and no connection owns a window: what clients send
 //! is inflated in memory of the shard ([`wire::websocket::Inflater`]).
 //!
+//! # Sessions over HTTP
+//!
+//! A client without a WebSocket has a session ([`shard::sessions`]): a connection's record without
+//! a socket, whose frames go out through whatever request of the client receives just then
+//! ([`shard::receivers`]). Without one it stands where a full socket stands. Its frames lie in the
+//! log as HTTP chunks, so a stream is sent like any subscriber. A session lives on the shard that
+//! its name hashes to; a connection whose request calls it on another shard moves there, socket and
+//! all ([`shard::transfer`]), and stays. A reader of Server-Sent Events ([`shard::event_stream`])
+//! is an ordinary connection in a variant of its own.
+//!
+//! # Copies
+//!
 //! Each shard that listens keeps its own copy of the frames that its subscribers still need: one
 //! copy a publish and shard, so that a sweep reads memory of its own core and a log is one
 //! contiguous run whatever other shards do.

@@ -159,8 +159,8 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_costs_a_connection_two_bytes() {
-        assert_eq!(size_of::<Variant>(), 2);
+    fn a_variant_costs_a_connection_one_byte() {
+        assert_eq!(size_of::<Variant>(), 1);
     }
 
     #[test]

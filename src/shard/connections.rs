@@ -430,6 +430,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_rare_costs_a_websocket_nothing() {
+        assert!(size_of::<Protocol>() <= size_of::<(u64, Decoder, Session)>());
+        assert!(size_of::<Connection>() <= 128, "two cache lines");
+    }
+
+    #[test]
     fn an_outbox_is_given_again_empty_and_with_its_memory() {
         let mut connections = Connections::new(2);
         let slots = [(); 2].map(|()| connections.take_slot().unwrap().slot);

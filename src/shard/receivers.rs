@@ -145,6 +145,8 @@ impl Engine {
         let is_poll = call.call == Call::Poll;
         let mut headers = Cors::new(call.origin.as_deref()).headers();
         headers.push(SCRIPT);
+        // nginx would gather the answer before it passes it on.
+        headers.push(("X-Accel-Buffering", "no"));
         let mut head = Vec::new();
         http::encode_response(200, &headers, Body::Chunked, call.persistence, &mut head);
         if !is_poll {
@@ -285,5 +287,77 @@ impl Engine {
             }
         }
         self.delivered = delivered;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn receiver(body_bytes_max: u64) -> Receiver {
+        Receiver {
+            socket: Socket {
+                slot: 0,
+                generation: 0,
+            },
+            is_poll: false,
+            body_bytes: 0,
+            body_bytes_max,
+        }
+    }
+
+    proptest! {
+        /// A client that counts characters has everything when it asks for another stream, whatever
+        /// visits the frames went out in and wherever a socket was full.
+        #[test]
+        fn a_body_ends_behind_the_first_frame_that_crosses_its_bound(
+            texts in prop::collection::vec("[a-z\"é]{0,60}", 1..60),
+            visits in prop::collection::vec((1usize..9, any::<prop::sample::Index>()), 1..60),
+            bound in 0u64..2_000,
+        ) {
+            let mut log = Log::default();
+            let mut frames = Vec::new();
+            for text in &texts {
+                let mut frame = Vec::new();
+                fallback::encode_message(text, &mut frame);
+                log.append(&frame, [frame.len()].into_iter(), 0);
+                frames.push(frame.len() as u64);
+            }
+            let ends: Vec<u64> = log.ends_between(0, log.head()).collect();
+            let mut session = Fallback::sample(receiver(bound));
+            let mut cursor = 0;
+            for (count, taken) in visits {
+                let first = ends.partition_point(|end| *end <= cursor);
+                let Some(head) = ends.get((first + count - 1).min(ends.len() - 1)).copied() else {
+                    break;
+                };
+                if head <= cursor {
+                    break;
+                }
+                let (runs, reached) = session.cut(&log, Runs::from_elem((cursor, head), 1), head);
+                let sent: Vec<u64> = ends
+                    .iter()
+                    .copied()
+                    .filter(|end| *end > cursor && *end <= reached)
+                    .collect();
+                prop_assert_eq!(runs.is_empty(), sent.is_empty());
+                // The socket took some of them whole.
+                let kept = taken.index(sent.len() + 1);
+                let stayed_at = if kept == 0 { cursor } else { sent[kept - 1] };
+                session.take_back(reached - stayed_at, (sent.len() - kept) as u64);
+                cursor = stayed_at;
+            }
+            let body: u64 = frames
+                .iter()
+                .zip(&ends)
+                .filter(|(_, end)| **end <= cursor)
+                .map(|(length, _)| length - fallback::FRAMING_BYTES as u64)
+                .sum();
+            let last = frames.iter().zip(&ends).find(|(_, end)| **end == cursor);
+            let last = last.map_or(0, |(length, _)| length - fallback::FRAMING_BYTES as u64);
+            prop_assert_eq!(session.receiver.as_ref().map(|receiver| receiver.body_bytes), Some(body));
+            prop_assert!(body - last <= bound, "{body} characters, {last} of them in the last frame");
+        }
     }
 }

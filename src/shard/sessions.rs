@@ -49,6 +49,30 @@ pub struct Fallback {
     pub due_ms: u64,
 }
 
+impl Fallback {
+    fn new(name: Box<str>, is_sockjs: bool, due_ms: u64) -> Fallback {
+        Fallback {
+            name,
+            conversation: None,
+            is_sockjs,
+            is_over: false,
+            receiver: None,
+            backlog: Vec::new(),
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            due_ms,
+        }
+    }
+
+    #[cfg(test)]
+    pub fn sample(receiver: Receiver) -> Fallback {
+        Fallback {
+            receiver: Some(receiver),
+            ..Fallback::new("/sample".into(), false, 0)
+        }
+    }
+}
+
 impl Engine {
     /// Opens a session; nothing if there are as many as there may be.
     pub(super) fn open_session(&mut self, name: Box<str>, call: &SessionCall) -> Option<u32> {
@@ -64,17 +88,9 @@ impl Engine {
         connection.is_blocked = true;
         // Nobody is to arm a receive: there is no socket.
         connection.is_receiving = true;
-        connection.protocol = Protocol::Fallback(Box::new(Fallback {
-            name: name.clone(),
-            conversation: None,
-            is_sockjs: call.key.is_none(),
-            is_over: false,
-            receiver: None,
-            backlog: Vec::new(),
-            inbox: VecDeque::new(),
-            inbox_bytes: 0,
-            due_ms: self.now_ms + self.options.fallback_gap_ms_max,
-        }));
+        let due_ms = self.now_ms + self.options.fallback_gap_ms_max;
+        let fallback = Fallback::new(name.clone(), call.key.is_none(), due_ms);
+        connection.protocol = Protocol::Fallback(Box::new(fallback));
         self.sessions.insert(name, slot);
         self.metrics.add(Metric::FallbackSessions, 1);
         self.take_frame(slot, fallback::OPEN);

@@ -4,8 +4,6 @@
 //! that has agreed to at least its window, and a connection keeps no window in either direction.
 //! The engine's two halves are the [`Deflater`] and the [`Inflater`]; a shard has one of each.
 
-use std::num::NonZeroU8;
-
 use super::handshake::Refusal;
 
 mod deflater;
@@ -24,7 +22,20 @@ use offers::Offer;
 /// RFC 7692 knows windows from 8 bits. zlib compresses with no fewer than 9 (its manual says so of
 /// raw streams in `deflateInit2`), so an offer of 8 is one that this server declines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WindowBits(NonZeroU8);
+pub struct WindowBits(Bits);
+
+/// An enum, so that there are values left which mean no window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+enum Bits {
+    Nine = 9,
+    Ten,
+    Eleven,
+    Twelve,
+    Thirteen,
+    Fourteen,
+    Fifteen,
+}
 
 impl WindowBits {
     pub const LEAST: u8 = 9;
@@ -35,12 +46,21 @@ impl WindowBits {
 
     /// Nothing for bits that are not from [`WindowBits::LEAST`] to [`WindowBits::MOST`].
     pub fn new(bits: u8) -> Option<WindowBits> {
-        let is_in_range = (Self::LEAST..=Self::MOST).contains(&bits);
-        NonZeroU8::new(bits).filter(|_| is_in_range).map(WindowBits)
+        let all = [
+            Bits::Nine,
+            Bits::Ten,
+            Bits::Eleven,
+            Bits::Twelve,
+            Bits::Thirteen,
+            Bits::Fourteen,
+            Bits::Fifteen,
+        ];
+        let place = bits.checked_sub(Self::LEAST)?;
+        all.get(usize::from(place)).copied().map(WindowBits)
     }
 
     pub fn bits(self) -> u8 {
-        self.0.get()
+        self.0 as u8
     }
 
     /// The place of this size among all, from 0.

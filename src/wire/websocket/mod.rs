@@ -12,7 +12,7 @@
 //!   its length within the limit, is judged when its header is complete; a close, when all of it is.
 //!
 //! permessage-deflate (RFC 7692) begins with [`agree`]; what it needs besides is of the shard, an
-//! [`Inflater`] and a [`Deflater`], so that compression costs a connection two bytes.
+//! [`Inflater`] and a [`Deflater`], so that compression costs a connection one byte.
 
 mod decoder;
 mod deflate;
