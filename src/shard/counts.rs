@@ -30,28 +30,29 @@ impl Engine {
     pub(super) fn review_counts(&mut self) {
         while let Some(home) = self.recounts.pop() {
             if let Some(channel) = self.channels.resolve(home) {
-                self.review_count(channel);
+                self.review_occupied(channel);
+                self.review_told_count(channel, self.subscribers(channel));
                 self.drop_home_if_unused(channel);
             }
         }
     }
 
-    /// Looks at a channel at once, where what is told next must come after what its count says.
-    pub(super) fn review_count_of(&mut self, app: u16, name: &str) {
+    /// Looks at a channel at once, where what is told next must come after its being occupied. How
+    /// many there are waits for the end of the turn: whoever is just let in is to be told as well.
+    pub(super) fn review_occupied_of(&mut self, app: u16, name: &str) {
         if let Some(channel) = self.channels.find(app, name, Variant::Plain) {
-            self.review_count(channel);
+            self.review_occupied(channel);
         }
     }
 
-    /// Tells whom it concerns how many subscribers a channel has, if that is not what they know.
-    fn review_count(&mut self, channel: u32) {
+    /// Tells whom it concerns whether a channel has subscribers, if that is not what they know.
+    fn review_occupied(&mut self, channel: u32) {
         let now = self.subscribers(channel);
         let record = &mut self.channels[channel];
         let Some(home) = record.home.as_mut() else {
             return;
         };
         let told = std::mem::replace(&mut home.subscribers_told, now);
-        self.review_told_count(channel, now);
         if (told > 0) == (now > 0) {
             return;
         }
@@ -80,12 +81,15 @@ impl Engine {
         let is_told = self.apps.app(app).tells_counts
             && !ChannelKind::of(&name).is_presence()
             && !name.starts_with('#');
-        if !is_told {
+        let home = record.home.as_ref();
+        let kept = home.and_then(|home| home.kept.as_ref());
+        // Nothing is kept of a channel that nobody was told of.
+        if !is_told || kept.map_or(0, |kept| kept.counted.told) == now {
             return;
         }
         let now_s = self.now_s;
         let counted = &mut self.kept(app, &name).counted;
-        if counted.told == now || counted.is_due {
+        if counted.is_due {
             return;
         }
         let is_crowd = now > limits::COUNTED_AT_ONCE_MAX && counted.told > 0;

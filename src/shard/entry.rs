@@ -39,7 +39,7 @@ impl Engine {
             };
         }
         // A channel is occupied before it has a member or misses an event.
-        self.review_count_of(app, name);
+        self.review_occupied_of(app, name);
         let mut text = Vec::new();
         if let Some(member) = member {
             let members_max = self.apps.app(app).presence_members_max;
