@@ -13,7 +13,7 @@ use crate::hub::users;
 use crate::hub::variant::{self, Variant};
 use crate::wire::channel::ChannelKind;
 use crate::wire::pusher;
-use crate::wire::pusher::announcement::{CACHE_MISS, SUBSCRIPTION_COUNT, subscription_count_data};
+use crate::wire::pusher::announcement::CACHE_MISS;
 use crate::wire::pusher::member::{MEMBER_ADDED, MEMBER_REMOVED, MemberText};
 
 use super::Engine;
@@ -61,7 +61,6 @@ impl Engine {
         let mut replies = vec![text];
         if kind.is_cache() {
             replies.push(self.cached_text(app, name));
-            replies.extend(self.count_text(app, name));
         }
         Content::Entered { replies }
     }
@@ -124,17 +123,6 @@ impl Engine {
             self.notify(app, name, Kind::CacheMiss);
         }
         text
-    }
-
-    /// How many subscribers everybody was told of: one who is let in later was not among them.
-    fn count_text(&self, app: u16, name: &str) -> Option<Vec<u8>> {
-        let channel = self.channels.find(app, name, Variant::Plain)?;
-        let home = self.channels[channel].home.as_ref()?;
-        let told = home.kept.as_ref()?.counted.told;
-        let mut text = Vec::new();
-        let data = subscription_count_data(u64::from(told));
-        pusher::encode_event_tokens(&mut text, SUBSCRIPTION_COUNT, name, &data);
-        (told > 0).then_some(text)
     }
 
     /// A back end published an event to a cache channel.
