@@ -11,12 +11,12 @@
 //!
 //! | module | what it does | may use |
 //! |---|---|---|
-//! | [`base`] | bounds, metrics, lanes, timers, slabs | |
+//! | [`base`] | bounds, metrics, latencies, lanes, wakers, timers, slabs | |
 //! | [`options`] | settings: their forms, defaults and origins | |
 //! | [`ring`] | the kernel boundary: the trait, io_uring, its simulation, the start-up probe | `base` |
-//! | [`wire`] | bytes to values: HTTP, WebSocket, Pusher, signatures | `base` |
-//! | [`hub`] | decisions: apps, channels, logs, sweeps, sessions, letters | `base`, `wire`, `options` |
-//! | [`shard`] | one thread: turn, intake, requests, publish, membership, home, entry, ask, sweep, mesh | all of the above |
+//! | [`wire`] | bytes to values: HTTP, its API, WebSocket, its fallbacks, Pusher, signatures | `base` |
+//! | [`hub`] | decisions: apps, channels, homes, logs, sweeps, rosters, sessions, letters | `base`, `wire`, `options` |
+//! | [`shard`] | one thread: the turn, and everything that it moves | all of the above |
 //! | [`edge`] | the thread for what is slow: webhooks and hooks | `base`, `wire`, `hub`, `options` |
 //! | [`server`] | boot, pinning, signals, drain, doctor | all |
 //!
@@ -43,6 +43,13 @@
 //! it ([`hub::ask`]) and is let in at a position: the answer travels behind every frame before that
 //! position and ahead of every one after it, so a roster and the changes to it never disagree. A
 //! connection that asks reads no further message until it is answered.
+//!
+//! A signed-in user is a channel too, `#server-to-user-ID`: its subscribers are the user's connections,
+//! and the user is online while there are any. Who watches the user is a subscriber of `#watch-ID`,
+//! whose home is the same, so that states and their changes come in one order ([`hub::users`]).
+//!
+//! Questions of the HTTP API go to the homes of the channels that they are about, a list of channels
+//! to every shard in pages; the connection of the request waits meanwhile, as for a publish.
 //!
 //! Whoever agreed to permessage-deflate gets the variant of its window. Every message is compressed by
 //! itself, so its frame is right for all of them, and no connection owns a window: what clients send

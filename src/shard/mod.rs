@@ -2,6 +2,15 @@
 //!
 //! The [`Engine`] holds the state and decides what is to be sent; it never enters the kernel. The
 //! turn in [`run`] hands its batch to the ring and brings back what completed.
+//!
+//! | about | files |
+//! |---|---|
+//! | the turn | `turn`, `pace` (how long it takes), `liveness` (timers), `drain`, `mesh` (lanes), `edge_link` |
+//! | connections | `connections`, `intake` (bytes that came), `upgrade` (opening WebSockets) |
+//! | the path of an event | `publish`, `hold` (hooks), `home` (order, letters out), `membership` (letters in, subscriptions), `sweep` |
+//! | what homes know and tell | `ask`, `entry` (presence, caches), `counts`, `users`, `queries` |
+//! | HTTP | `requests`, `api`, `event_stream` |
+//! | HTTP instead of WebSockets | `fallback` (calls), `sessions`, `receivers`, `transfer` (to the session's shard) |
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
