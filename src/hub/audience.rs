@@ -97,8 +97,12 @@ impl Sweep {
         }
     }
 
-    /// The head moved: all of `subscribers` are to be looked at.
-    pub fn head_moved(&mut self, subscribers: usize) {
+    /// The head moved on from `before`: all of `subscribers` are to be looked at.
+    pub fn head_moved(&mut self, subscribers: usize, before: u64) {
+        if self.is_done() {
+            // Everyone was brought there, wherever in the array that ended.
+            (self.wrapped, self.wrapped_before) = (before, before);
+        }
         self.remaining = subscribers;
         if self.next >= subscribers {
             self.next = 0;
@@ -439,8 +443,9 @@ mod tests {
                 .lap
         };
         let publish = |sweep: &mut Sweep, now| {
+            let before = sweep.log.head();
             sweep.log.append(b"frame", [5].into_iter(), 0);
-            sweep.head_moved(6);
+            sweep.head_moved(6, before);
             sweep.begin_lap(6, now);
         };
         publish(&mut sweep, 100);
@@ -469,12 +474,14 @@ mod tests {
             };
             model.sweep.restart(1000);
             model.join();
+            let mut floor = model.sweep.floor();
             for step in steps {
                 let count = model.subscribers.len();
                 match step {
                     Step::Publish(length) => {
+                        let before = model.sweep.log.head();
                         model.sweep.log.append(&vec![7; length], [length].into_iter(), 0);
-                        model.sweep.head_moved(count);
+                        model.sweep.head_moved(count, before);
                     }
                     Step::Run(budget) => model.run(budget),
                     Step::Join => model.join(),
@@ -502,6 +509,8 @@ mod tests {
                     Step::Audit => model.sweep.audit(&model.subscribers),
                     Step::Leave(_) | Step::Block(_) | Step::Unblock(_) => {}
                 }
+                prop_assert!(model.sweep.floor() >= floor, "what everyone has, everyone has had");
+                floor = model.sweep.floor();
             }
             model.run(usize::MAX);
             prop_assert!(model.sweep.is_done());
@@ -543,10 +552,10 @@ mod tests {
         }
         let (mut visits, mut indirect) = (Vec::new(), Vec::new());
         sweep.log.append(b"first", [5].into_iter(), 0);
-        sweep.head_moved(4);
+        sweep.head_moved(4, 0);
         sweep.run(&mut subscribers, &direct, 2, &mut visits, &mut indirect);
         sweep.log.append(b"second", [6].into_iter(), 0);
-        sweep.head_moved(4);
+        sweep.head_moved(4, 5);
         sweep.run(&mut subscribers, &direct, 9, &mut visits, &mut indirect);
         let starts: Vec<(u32, u64)> = visits
             .iter()

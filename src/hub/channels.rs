@@ -72,6 +72,18 @@ pub enum Membership {
     Local,
 }
 
+impl Membership {
+    /// Whether what the home posts now is for those who are subscribed now. What comes otherwise was
+    /// on its way when the last of those before them left.
+    pub fn takes_frames(self) -> bool {
+        match self {
+            Membership::Joined | Membership::LeaveDue => true,
+            Membership::Absent | Membership::JoinDue | Membership::Joining => false,
+            Membership::Local => unreachable!("a home posts frames to other shards"),
+        }
+    }
+}
+
 /// Where a channel stands, by name. The tag stands in for the name when the table grows, so that
 /// growing touches no names.
 #[derive(Clone, Copy, Debug)]
@@ -258,12 +270,13 @@ impl Channels {
             active.sweep.restart(record.head);
             active
         });
+        let before = record.head;
         let log = &mut active.sweep.log;
         log.append(frames, lengths, now_s);
         record.head = log.head();
         self.log_bytes += frames.len();
         // Before the eviction, which spares what the sweep is still to send.
-        active.sweep.head_moved(record.subscribers.len());
+        active.sweep.head_moved(record.subscribers.len(), before);
         let log = &active.sweep.log;
         if log.length() > log_bytes_max {
             let before = log.length();
