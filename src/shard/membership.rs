@@ -184,6 +184,7 @@ impl Engine {
     /// A connection here does not get a frame that will come.
     pub(super) fn on_except(&mut self, audience: Key, socket: Socket, start: u64, end: u64) {
         if let Some(channel) = self.channels.resolve(audience)
+            && self.channels[channel].membership.takes_frames()
             && self.connections.is_current(socket)
         {
             let slot = socket.slot;
@@ -198,11 +199,9 @@ impl Engine {
             return;
         };
         let record = &self.channels[channel];
-        match record.membership {
-            Membership::Joined | Membership::LeaveDue => {}
+        if !record.membership.takes_frames() {
             // They were on their way when the last subscriber left.
-            Membership::Absent | Membership::JoinDue | Membership::Joining => return,
-            Membership::Local => unreachable!("a home delivers to other shards"),
+            return;
         }
         assert_eq!(position, record.head, "frames come without a gap");
         self.append(channel, frames);
@@ -295,6 +294,10 @@ impl Engine {
             return false;
         }
         self.mesh.post(home_shard, letter);
+        if next == Membership::Absent {
+            // Their frames are not for those who come next, whose positions may begin anew.
+            self.early_exceptions.retain(|(about, _)| *about != channel);
+        }
         let floor = self.channels.floor(channel);
         let record = &mut self.channels[channel];
         record.subscribers_reported = subscribers;
