@@ -209,6 +209,11 @@ impl Waiting {
     pub fn is_waiting(&self) -> bool {
         self.receipts > 0 || !self.parked.is_empty()
     }
+
+    /// The peer has sent as much ahead as it may.
+    pub fn is_full(&self) -> bool {
+        self.is_waiting() && self.input.len() > limits::READ_AHEAD_BYTES_MAX
+    }
 }
 
 /// All slots. Memory is touched as slots come into use.
@@ -394,6 +399,15 @@ impl Connection {
         self.waiting
             .as_ref()
             .is_some_and(|waiting| waiting.is_waiting())
+    }
+
+    /// Whether nothing is received that should be.
+    pub fn lacks_receive(&self) -> bool {
+        let is_full = self
+            .waiting
+            .as_ref()
+            .is_some_and(|waiting| waiting.is_full());
+        self.state == State::Open && !self.is_receiving && !self.has_ended && !is_full
     }
 
     /// Its sign-in is not answered yet.

@@ -67,7 +67,7 @@ impl Engine {
                 waiting.input.extend_from_slice(bytes);
                 if !waiting.is_waiting() {
                     self.read_on(slot);
-                } else if waiting.input.len() > limits::READ_AHEAD_BYTES_MAX {
+                } else if waiting.is_full() {
                     let socket = self.connections.socket(slot);
                     self.operations.push(Operation::StopReceiving { socket });
                 }
@@ -129,7 +129,7 @@ impl Engine {
     pub(super) fn keep(&mut self, slot: u32, bytes: &[u8]) {
         let waiting = self.connections.waiting(slot);
         waiting.input.extend_from_slice(bytes);
-        if waiting.is_waiting() && waiting.input.len() > limits::READ_AHEAD_BYTES_MAX {
+        if waiting.is_full() && self.connections[slot].is_receiving {
             let socket = self.connections.socket(slot);
             self.operations.push(Operation::StopReceiving { socket });
         }

@@ -153,8 +153,8 @@ pub struct Engine {
     congestion_news: Vec<(u16, u64, bool)>,
     /// Channels, by hash, in which the engine is behind.
     congested: HashSet<u64>,
-    /// Connections with a request that waits; each at most once.
-    parked: VecDeque<Socket>,
+    /// Connections with a request that waits, and until when it does; each request at most once.
+    parked: VecDeque<(Socket, u64)>,
     has_relief: bool,
     /// The logs of some shard held as much as they may, when that was last looked at.
     are_logs_full: bool,

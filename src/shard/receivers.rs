@@ -221,8 +221,7 @@ impl Engine {
             return self.close_after_flush(slot);
         }
         self.read_on(slot);
-        let connection = &self.connections[slot];
-        if connection.state == State::Open && !connection.is_receiving && !connection.has_ended {
+        if self.connections[slot].lacks_receive() {
             self.receive(slot);
         }
         self.refresh_timer(slot);

@@ -250,7 +250,7 @@ impl Engine {
         waiting.parked.extend(parked);
         waiting.parked_until_ms = self.now_ms + self.options.publish_wait_ms_max;
         waiting.since_us = Some(self.now_us);
-        self.parked.push_back(socket);
+        self.parked.push_back((socket, waiting.parked_until_ms));
         self.wheel.set(slot, waiting.parked_until_ms);
     }
 
@@ -260,14 +260,17 @@ impl Engine {
             return;
         }
         for _ in 0..self.parked.len() {
-            let Some(socket) = self.parked.pop_front() else {
+            let Some((socket, until_ms)) = self.parked.pop_front() else {
                 break;
             };
             if !self.connections.is_current(socket) {
                 continue;
             }
             let slot = socket.slot;
-            let Some(waiting) = self.connections[slot].waiting.as_mut() else {
+            // One that was refused meanwhile may have been followed by another.
+            let waiting = self.connections[slot].waiting.as_mut();
+            let Some(waiting) = waiting.filter(|waiting| waiting.parked_until_ms == until_ms)
+            else {
                 continue;
             };
             let parked = mem::take(&mut waiting.parked);
@@ -282,7 +285,7 @@ impl Engine {
                 Routed::Behind => {
                     let waiting = self.connections[slot].waiting.as_mut();
                     waiting.expect("it was just read").parked = parked;
-                    self.parked.push_back(socket);
+                    self.parked.push_back((socket, until_ms));
                 }
                 Routed::Posted { receipts } => {
                     self.refresh_timer(slot);
@@ -385,8 +388,7 @@ impl Engine {
             self.answer(slot, answer, is_head, persistence);
         }
         self.read_on(slot);
-        let connection = &self.connections[slot];
-        if connection.state == State::Open && !connection.is_receiving && !connection.has_ended {
+        if self.connections[slot].lacks_receive() {
             self.receive(slot);
         }
         if self.connections[slot].has_ended && !self.connections[slot].is_waiting() {
