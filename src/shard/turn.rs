@@ -355,10 +355,7 @@ impl Engine {
         match why {
             End::Rearm => {
                 let waiting = self.connections[slot].waiting.as_ref();
-                let is_full = waiting.is_some_and(|waiting| {
-                    waiting.is_waiting() && waiting.input.len() > limits::READ_AHEAD_BYTES_MAX
-                });
-                if !is_full {
+                if !waiting.is_some_and(|waiting| waiting.is_full()) {
                     self.receive(slot);
                 }
             }
@@ -381,17 +378,19 @@ impl Engine {
         if connection.state == State::Lingering || is_receiver {
             self.end(slot);
         } else if !connection.is_waiting() {
-            self.end_subscriptions(slot);
             self.close_after_flush(slot);
         }
     }
 
-    /// No more is written than what is in the outbox; then the connection ends.
+    /// No more is written than what is in the outbox; then the connection ends. Its subscriptions
+    /// end at once: what follows happens while nobody may leave.
     pub fn close_after_flush(&mut self, slot: u32) {
         let connection = &mut self.connections[slot];
         if connection.state != State::Open {
             return;
         }
+        self.end_subscriptions(slot);
+        let connection = &mut self.connections[slot];
         connection.state = State::Flushing;
         connection.protocol = Protocol::Absent;
         self.leave_quota(slot);
