@@ -73,7 +73,10 @@ impl Engine {
 
     /// Whether the question comes behind the letters that it has to come behind, and has credit.
     fn may_post(&mut self, home: u16, ask: &Ask) -> bool {
-        let is_in_order = match ask.question {
+        if !self.mesh.has_credit(home, 1) {
+            return false;
+        }
+        match ask.question {
             Question::Enter { variant, .. } => {
                 let channel = self.channels.find(ask.app, &ask.channel, variant);
                 let channel = channel.expect("who enters was added to the subscribers");
@@ -88,8 +91,7 @@ impl Engine {
             | Question::Users { .. }
             | Question::Terminate
             | Question::List { .. } => true,
-        };
-        is_in_order && self.mesh.has_credit(home, 1)
+        }
     }
 
     /// Answers the questions that connections here put to homes here.
@@ -167,9 +169,11 @@ impl Engine {
         let place = self.place_of(slot, answer.app, &answer.channel);
         match answer.content {
             Content::Entered { replies } => {
-                self.let_in(slot, place);
-                for reply in &replies {
-                    self.reply_text(slot, reply);
+                // A session that was closed meanwhile has been told the last that it is told.
+                if self.let_in(slot, place) {
+                    for reply in &replies {
+                        self.reply_text(slot, reply);
+                    }
                 }
             }
             Content::Watching { is_online } => {
@@ -195,12 +199,13 @@ impl Engine {
         self.on_receipt(answer.requester);
     }
 
-    /// The home's frames up to here are those that the subscriber does not get.
-    fn let_in(&mut self, slot: u32, place: Option<usize>) {
-        if let Some(place) = place {
-            let held = self.connections[slot].subscriptions[place];
-            let record = &mut self.channels[held.channel];
-            record.subscribers[held.index as usize].cursor = record.head;
-        }
+    /// The home's frames up to here are those that the subscriber does not get. False if it has
+    /// left.
+    fn let_in(&mut self, slot: u32, place: Option<usize>) -> bool {
+        let Some(place) = place else { return false };
+        let held = self.connections[slot].subscriptions[place];
+        let record = &mut self.channels[held.channel];
+        record.subscribers[held.index as usize].cursor = record.head;
+        true
     }
 }

@@ -203,8 +203,7 @@ impl Engine {
                         self.post_outgoing(stream.head, interest, outgoing, &mut shared)
                     }
                     None => true,
-                }
-                && self.post_end(interest);
+                };
         }
         let Some(outgoing) = stream.outgoing.as_mut() else {
             return is_done;
