@@ -6,6 +6,10 @@
 //! everybody else has to see a run of it without a gap. No shard sleeps on letters unless a wake is
 //! on its way. When the shards drain, what was accepted while a client was open comes to it before
 //! its close frame.
+//!
+//! Of a presence channel everybody replays the roster that it was given and the changes that
+//! follow: none of them contradicts what was there before, and in the end all have the same. Whoever
+//! comes to a cache channel is told its last event, and goes on with exactly the one after it.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
@@ -28,7 +32,12 @@ use outpour::shard::{Engine, Setup, Shard};
 use outpour::wire::signature::Signer;
 use outpour::wire::websocket::Inflater;
 
-const CHANNELS: [&str; 6] = ["alpha", "beta", "gamma", "delta", "epsilon", PRIVATE];
+const CHANNELS: [&str; 7] = ["alpha", "beta", "gamma", "delta", "epsilon", CACHE, PRIVATE];
+/// Whose last event those who come are told.
+const CACHE: &str = "cache-eta";
+/// Where clients see each other, and the users that they are.
+const PRESENCE: &str = "presence-theta";
+const USERS: usize = 5;
 /// Where clients send events to each other.
 const PRIVATE: &str = "private-zeta";
 const WALL_S: u64 = 1_700_000_000;
@@ -65,6 +74,10 @@ fn every_seed_keeps_the_promises() {
         sums.drained += counts.drained;
         sums.kept += counts.kept;
         sums.rejected += counts.rejected;
+        sums.entered += counts.entered;
+        sums.changed += counts.changed;
+        sums.cached += counts.cached;
+        sums.missed += counts.missed;
     }
     eprintln!("{sums:?}");
     if only.is_none() {
@@ -98,6 +111,12 @@ struct Counts {
     kept: usize,
     /// Events of clients that were refused.
     rejected: usize,
+    /// Rosters, and changes to them, that clients were told of.
+    entered: usize,
+    changed: usize,
+    /// Those who came to a cache channel, with an event and without.
+    cached: usize,
+    missed: usize,
 }
 
 impl Counts {
@@ -113,9 +132,14 @@ impl Counts {
             drained,
             kept,
             rejected,
+            entered,
+            changed,
+            cached,
+            missed,
         } = *self;
         let all = [
             delivered, inflated, accepted, refused, closed, slept, woken, drained, kept, rejected,
+            entered, changed, cached, missed,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }
@@ -133,6 +157,8 @@ enum Kind {
 struct Period {
     /// Events with this number and higher were posted after the confirmation was read.
     posted_after: usize,
+    /// What a cache channel told first, once it has: its last event, or that there is none.
+    cached: Option<Option<usize>>,
     events: Vec<usize>,
 }
 
@@ -157,6 +183,8 @@ struct Client {
     close_code: Option<u16>,
     /// How many of the answers had come before the turn in which its shard closed it.
     promised: usize,
+    /// Who is in the presence channel, as it was told.
+    roster: BTreeSet<String>,
     subscriptions: BTreeMap<String, Subscription>,
 }
 
@@ -206,6 +234,7 @@ struct World {
     stalled: Vec<usize>,
     overload: Random,
     triggers: Random,
+    members: Random,
     random: Random,
     weights: Weights,
     now_ms: u64,
@@ -282,6 +311,7 @@ impl World {
             stalled: vec![0; usize::from(SHARDS)],
             overload,
             triggers: Random::new(seed, 103),
+            members: Random::new(seed, 104),
             network,
             random,
             weights,
@@ -307,6 +337,7 @@ impl World {
             for channel in CHANNELS {
                 self.subscribe(observer, channel);
             }
+            self.subscribe(observer, PRESENCE);
         }
         self.run_until("the observers are subscribed", |world| {
             let mut all = world
@@ -415,6 +446,7 @@ impl World {
             socket_id: None,
             close_code: None,
             promised: 0,
+            roster: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
         });
         self.clients.len() - 1
@@ -447,9 +479,16 @@ impl World {
             .or_default();
         (held.is_wanted, held.is_awaited) = (true, true);
         let mut text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"#);
-        if channel == PRIVATE {
+        if channel == PRIVATE || channel == PRESENCE {
             let id = self.clients[client].socket_id.as_ref().unwrap();
-            let signature = self.signer.sign(&[format!("{id}:{channel}").as_bytes()]);
+            let mut signed = format!("{id}:{channel}");
+            if channel == PRESENCE {
+                let data = format!(r#"{{"user_id":"{}"}}"#, user_of(client));
+                write!(signed, ":{data}").unwrap();
+                let data = data.replace('"', r#"\""#);
+                write!(text, r#"","channel_data":"{data}"#).unwrap();
+            }
+            let signature = self.signer.sign(&[signed.as_bytes()]);
             let signature = std::str::from_utf8(&signature).unwrap();
             write!(text, r#"","auth":"app-key:{signature}"#).unwrap();
         }
@@ -508,6 +547,17 @@ impl World {
         let presses = self.weights.favourite == Some(CHANNELS.len() - 1);
         if self.triggers.one_in(if presses { 1 } else { 6 }) {
             self.trigger(client);
+        }
+        if self.members.one_in(3) {
+            self.come_or_go(client, PRESENCE);
+            if self.members.one_in(40) {
+                // It ends its side behind what it said last, and reads no more.
+                self.network.end(self.clients[client].peer);
+                self.clients[client].is_gone = true;
+                let (shard, kind) = (self.clients[client].shard, self.clients[client].kind);
+                self.connect(shard, kind);
+                return;
+            }
         }
         if self.random.one_in(150) {
             self.network.reset(self.clients[client].peer);
@@ -626,11 +676,30 @@ impl World {
                 self.seed
             );
         }
+        self.check_connections();
         for number in 0..self.publishers.len() {
             self.read_answers(number);
         }
         for number in 0..self.clients.len() {
             self.read_frames(number);
+        }
+    }
+
+    /// Whoever is only told the last words has left its channels, so that nobody leaves while sends
+    /// are accounted for.
+    fn check_connections(&self) {
+        for shard in &self.shards {
+            let connections = &shard.engine.connections;
+            for slot in 0..connections.slots_in_use() {
+                let connection = &connections[slot];
+                let is_there = connection.state == State::Open;
+                assert!(
+                    is_there || connection.subscriptions.is_empty(),
+                    "seed {}: slot {slot} is {:?} and subscribed",
+                    self.seed,
+                    connection.state
+                );
+            }
         }
     }
 
@@ -807,8 +876,41 @@ impl World {
                 held.is_awaited = false;
                 held.periods.push(Period {
                     posted_after: posted,
-                    events: Vec::new(),
+                    ..Period::default()
                 });
+                if channel == PRESENCE {
+                    let presence = &inner(&value)["presence"];
+                    let ids = presence["ids"].as_array().unwrap().iter();
+                    client.roster = ids.map(|id| id.as_str().unwrap().to_string()).collect();
+                    assert!(
+                        client.roster.contains(&user_of(number)),
+                        "seed {seed}: {text}"
+                    );
+                    self.counts.entered += 1;
+                }
+            }
+            "pusher_internal:member_added" => {
+                let user = inner(&value)["user_id"].as_str().unwrap().to_string();
+                assert!(
+                    client.roster.insert(user),
+                    "seed {seed}: client {number} read {text}"
+                );
+                self.counts.changed += 1;
+            }
+            "pusher_internal:member_removed" => {
+                let user = inner(&value)["user_id"].as_str().unwrap().to_string();
+                assert_ne!(user, user_of(number), "seed {seed}: it is there itself");
+                assert!(
+                    client.roster.remove(&user),
+                    "seed {seed}: client {number} read {text}"
+                );
+                self.counts.changed += 1;
+            }
+            "pusher:cache_miss" => {
+                let held = client.subscriptions.get_mut(channel).unwrap();
+                let period = held.periods.last_mut().unwrap();
+                assert!(period.cached.replace(None).is_none(), "seed {seed}: {text}");
+                self.counts.missed += 1;
             }
             "pusher:error" if channel == PRIVATE => {
                 assert_eq!(value["data"]["code"], 4301, "seed {seed}: {text}");
@@ -824,8 +926,14 @@ impl World {
                 let period = period.unwrap_or_else(|| {
                     panic!("seed {seed}: client {number} read of {channel} before it was confirmed")
                 });
-                period.events.push(event.parse().unwrap());
-                self.counts.delivered += 1;
+                let event = event.parse().unwrap();
+                if channel == CACHE && period.cached.is_none() {
+                    period.cached = Some(Some(event));
+                    self.counts.cached += 1;
+                } else {
+                    period.events.push(event);
+                    self.counts.delivered += 1;
+                }
             }
             _ => panic!("seed {seed}: client {number} read {text}"),
         }
@@ -870,6 +978,23 @@ impl World {
                 self.check_client(number, channel, order);
             }
         }
+        self.check_rosters();
+    }
+
+    /// All who are in the presence channel know of exactly those who are.
+    fn check_rosters(&self) {
+        let members = (0..self.clients.len()).filter(|number| {
+            let client = &self.clients[*number];
+            let held = client.subscriptions.get(PRESENCE);
+            !client.is_gone
+                && client.close_code.is_none()
+                && held.is_some_and(|held| held.is_wanted)
+        });
+        let users: BTreeSet<String> = members.clone().map(user_of).collect();
+        for number in members {
+            let roster = &self.clients[number].roster;
+            assert_eq!(*roster, users, "seed {}: client {number}", self.seed);
+        }
     }
 
     fn check_client(&self, number: usize, channel: &str, order: &[usize]) {
@@ -881,6 +1006,23 @@ impl World {
             let excluded = self.events[*event].excluded.as_ref();
             excluded.is_none() || excluded != client.socket_id.as_ref()
         };
+        if channel == CACHE {
+            for (place, period) in held.periods.iter().enumerate() {
+                let Some(cached) = period.cached else {
+                    continue;
+                };
+                let next = cached.map_or(Some(0), |cached| {
+                    let place = order.iter().position(|event| *event == cached);
+                    place.map(|place| place + 1)
+                });
+                let next = next.expect("what is cached is in the channel's order");
+                let mut due = order[next..].iter().filter(|event| is_for_it(event));
+                assert!(
+                    period.events.iter().all(|event| due.next() == Some(event)),
+                    "seed {seed}: client {number}, period {place}: behind {cached:?}"
+                );
+            }
+        }
         let order: Vec<usize> = order.iter().copied().filter(is_for_it).collect();
         let mut least = 0;
         for (place, period) in held.periods.iter().enumerate() {
@@ -980,6 +1122,7 @@ impl World {
             }
             self.step();
         }
+        self.outlive_caches();
         self.run_until("everybody knows", |world| {
             let mut shards = world.shards.iter();
             world.clients.iter().all(|client| client.is_gone)
@@ -987,6 +1130,11 @@ impl World {
         });
         self.counts.drained += 1;
         self.check_drained(first);
+    }
+
+    /// What cache channels remember is over.
+    fn outlive_caches(&mut self) {
+        self.now_ms += u64::from(Options::default().apps[0].cache_ttl_s + 1) * 1000;
     }
 
     /// What publishers have been told by now is promised to every client that is open now.
@@ -1061,6 +1209,7 @@ impl World {
         for publisher in std::mem::take(&mut self.publishers) {
             self.network.end(publisher.peer);
         }
+        self.outlive_caches();
         self.run_until("everybody has gone", |world| {
             let mut shards = world.shards.iter();
             shards.all(|shard| shard.ring.is_empty() && shard.engine.channels.is_empty())
@@ -1087,4 +1236,14 @@ fn take_frame(input: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     let first = input[0];
     input.drain(..start + length);
     Some((first, payload))
+}
+
+/// Who a client is in the presence channel: some are the same user.
+fn user_of(client: usize) -> String {
+    format!("u{}", client % USERS)
+}
+
+/// The value that the text in an event's data stands for.
+fn inner(event: &serde_json::Value) -> serde_json::Value {
+    serde_json::from_str(event["data"].as_str().unwrap()).unwrap()
 }
