@@ -88,10 +88,6 @@ impl Engine {
             return;
         }
         let now_s = self.now_s;
-        let is_kept = record.home.as_ref().is_some_and(|home| home.kept.is_some());
-        if now == 0 && !is_kept {
-            return;
-        }
         let counted = &mut self.kept(app, &name).counted;
         if counted.is_due {
             return;
