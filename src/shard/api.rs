@@ -107,6 +107,7 @@ impl Engine {
             status,
             headers,
             body: body.into(),
+            more: Vec::new(),
         }
     }
 
@@ -188,7 +189,7 @@ impl Engine {
                 return match query {
                     None => Outcome::Answer(Answer::accepted(self.options.compat)),
                     Some(query) => match self.conclude_query(slot, query) {
-                        Some((status, body)) => Outcome::Answer(Answer::json(status, body)),
+                        Some(answer) => Outcome::Answer(answer),
                         None => Outcome::Later,
                     },
                 };

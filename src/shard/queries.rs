@@ -15,6 +15,7 @@ use crate::wire::pusher::user;
 
 use super::Engine;
 use super::connections::Pending;
+use super::requests::Answer;
 
 impl Engine {
     /// Puts a question about one channel; the home's answer is the body.
@@ -94,30 +95,26 @@ impl Engine {
         }
     }
 
-    /// The last answer that a query waited for is there. Gives the status and the body, unless there
-    /// is more to ask.
-    pub(super) fn conclude_query(
-        &mut self,
-        slot: u32,
-        mut query: Box<Query>,
-    ) -> Option<(u16, Vec<u8>)> {
-        let mut body = Vec::new();
-        let mut status = 200;
+    /// The last answer that a query waited for is there. Gives what its requester is told, unless
+    /// there is more to ask.
+    pub(super) fn conclude_query(&mut self, slot: u32, mut query: Box<Query>) -> Option<Answer> {
         match &mut *query {
-            Query::One(whole) => body = std::mem::take(whole),
+            Query::One(body) => Some(Answer::json(200, std::mem::take(body))),
             Query::List { pieces, .. } => {
-                api::encode_channels(&mut body, pieces.iter().map(Vec::as_slice));
+                let mut answer = Answer::json(200, Vec::new());
+                answer.more = api::channel_list(std::mem::take(pieces));
+                Some(answer)
             }
             Query::Publish(publish) => {
                 if self.ask_facts(slot, publish) {
                     self.connections.waiting(slot).pending = Some(Pending::Query(query));
                     return None;
                 }
-                status = publish.form.status();
+                let mut body = Vec::new();
                 publish.encode(self.options.compat, &mut body);
+                Some(Answer::json(publish.form.status(), body))
             }
         }
-        Some((status, body))
     }
 
     /// Asks the homes of the channels that a publish wants to be told of, once.

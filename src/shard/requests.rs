@@ -22,6 +22,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: &'static [(&'static str, &'static str)],
     pub(super) body: Cow<'static, str>,
+    /// What follows the body: a list may be long, and is copied once.
+    pub(super) more: Vec<Vec<u8>>,
 }
 
 pub(super) const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
@@ -37,6 +39,7 @@ impl Answer {
             status: 200,
             headers: TEXT,
             body: "OK".into(),
+            more: Vec::new(),
         }
     }
 
@@ -45,6 +48,7 @@ impl Answer {
             status,
             headers: TEXT,
             body: text.into(),
+            more: Vec::new(),
         }
     }
 
@@ -57,6 +61,7 @@ impl Answer {
             status: 200,
             headers: JSON,
             body: body.into(),
+            more: Vec::new(),
         }
     }
 
@@ -66,6 +71,7 @@ impl Answer {
             status,
             headers: JSON,
             body: body.into(),
+            more: Vec::new(),
         }
     }
 
@@ -74,6 +80,7 @@ impl Answer {
             status: 503,
             headers: RETRY,
             body: "The app's hook did not let an event be published".into(),
+            more: Vec::new(),
         }
     }
 
@@ -82,6 +89,7 @@ impl Answer {
             status: 503,
             headers: RETRY,
             body: "The server is behind with this channel; nothing was published".into(),
+            more: Vec::new(),
         }
     }
 }
@@ -190,17 +198,24 @@ impl Engine {
         if answer.status >= 400 {
             self.metrics.add(Metric::RequestsRefused, 1);
         }
-        let body = match is_head {
-            true => Body::Omitted {
-                bytes: answer.body.len(),
-            },
-            false => Body::Bytes(answer.body.as_bytes()),
+        let more: usize = answer.more.iter().map(Vec::len).sum();
+        let head = Body::Omitted {
+            bytes: answer.body.len() + more,
         };
         let mut text = mem::take(&mut self.text);
         text.clear();
-        http::encode_response(answer.status, answer.headers, body, persistence, &mut text);
+        http::encode_response(answer.status, answer.headers, head, persistence, &mut text);
+        if !is_head {
+            text.extend_from_slice(answer.body.as_bytes());
+        }
         self.reply_bytes(slot, &text);
         self.text = text;
+        if more > 0 && !is_head {
+            self.connections.outbox(slot).bytes.reserve(more);
+            for piece in &answer.more {
+                self.reply_bytes(slot, piece);
+            }
+        }
         if persistence == Persistence::Close {
             self.close_after_flush(slot);
         }
@@ -224,6 +239,7 @@ impl Engine {
                     status: 200,
                     headers,
                     body: body.into(),
+                    more: Vec::new(),
                 });
             }
             if self.options.compat == Dialect::Soketi
@@ -336,7 +352,7 @@ impl Engine {
                 Answer::accepted(self.options.compat)
             }
             Some(Pending::Query(query)) => match self.conclude_query(slot, query) {
-                Some((status, body)) => Answer::json(status, body),
+                Some(answer) => answer,
                 None => return,
             },
             Some(Pending::Repeat(channel)) => {

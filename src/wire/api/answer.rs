@@ -47,7 +47,7 @@ pub fn encode_event_answer<'a>(
     for (name, told, facts) in channels {
         write_channel_entry(&mut entries, name, told, &facts);
     }
-    encode_channels(out, [&entries[..]]);
+    out.extend(channel_list(vec![entries]).concat());
 }
 
 /// Appends the answer to a batch of which an event asked for `info`: for each event, in order, what
@@ -79,16 +79,18 @@ pub fn write_channel_entry(out: &mut Vec<u8>, name: &str, told: Attributes, fact
     write_attributes(out, told, facts);
 }
 
-/// Appends the list of channels whose pieces [`write_channel_entry`] wrote; a piece may be empty.
-pub fn encode_channels<'a>(out: &mut Vec<u8>, pieces: impl IntoIterator<Item = &'a [u8]>) {
-    out.extend_from_slice(br#"{"channels":{"#);
-    let mut separator = "";
+/// The list of channels whose pieces [`write_channel_entry`] wrote, as parts that follow each other;
+/// a piece may be empty. The pieces are not copied: the list may be long.
+pub fn channel_list(pieces: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let mut parts = vec![br#"{"channels":{"#.to_vec()];
     for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
-        out.extend_from_slice(separator.as_bytes());
-        out.extend_from_slice(piece);
-        separator = ",";
+        if parts.len() > 1 {
+            parts.push(b",".to_vec());
+        }
+        parts.push(piece);
     }
-    out.extend_from_slice(b"}}");
+    parts.push(b"}}".to_vec());
+    parts
 }
 
 /// Appends what there is to tell of one channel.
@@ -321,14 +323,14 @@ mod tests {
         let mut other = Vec::new();
         write_channel_entry(&mut other, "presence-c", COUNTS, &FACTS);
         assert_eq!(
-            encoded(|out| encode_channels(out, [&one[..], b"", &other[..]])),
+            encoded(|out| out.extend(channel_list(vec![one, Vec::new(), other]).concat())),
             concat!(
                 r#"{"channels":{"a":{},"b":{},"#,
                 r#""presence-c":{"user_count":42,"subscription_count":51}}}"#
             )
         );
         assert_eq!(
-            encoded(|out| encode_channels(out, [&b""[..]])),
+            encoded(|out| out.extend(channel_list(vec![Vec::new()]).concat())),
             r#"{"channels":{}}"#
         );
     }

@@ -20,9 +20,9 @@ mod publish;
 mod refusal;
 
 pub use answer::{
-    Cached, Facts, MemoryUse, encode_accept_traffic, encode_accepted, encode_batch_answer,
-    encode_channel, encode_channels, encode_event_answer, encode_usage, encode_users, refusal_body,
-    write_channel_entry,
+    Cached, Facts, MemoryUse, channel_list, encode_accept_traffic, encode_accepted,
+    encode_batch_answer, encode_channel, encode_event_answer, encode_usage, encode_users,
+    refusal_body, write_channel_entry,
 };
 pub use attributes::Attributes;
 pub use call::{Call, PublishForm};
