@@ -1,7 +1,7 @@
 //! What happens when there is too much: of publishes, of bytes for one client, of connections, or
 //! of silence.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tungstenite::Message;
 mod raw;
 
 use raw::{
-    PATIENCE, PING, Publisher, Raw, TEXT, close_code, data_of, data_of_next, masked,
+    PATIENCE, PING, Publisher, Raw, TEXT, close_code, data_of, data_of_next, dial, masked,
     publish_request, serve, subscribe, subscription, sum, wait_until,
 };
 
@@ -430,4 +430,59 @@ fn ip(arguments: &str) {
     let output = output.expect("iproute2 is installed");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {errors}");
+}
+
+#[test]
+fn requests_wait_while_the_answers_to_those_before_do() {
+    const REQUESTS: u64 = 3_000;
+    let running = serve(1, |_| {});
+    let mut stream = dial(running.address());
+    let mut writer = stream.try_clone().expect("a socket can be shared");
+    let asking = std::thread::spawn(move || {
+        for _ in 0..REQUESTS {
+            let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
+            writer.write_all(request).expect("it is read in the end");
+        }
+    });
+    // Nobody reads: the sockets fill up, and no more is answered than they take and may wait.
+    let answered = || sum(&running, Metric::Requests);
+    wait_until("some are answered", || answered() > 0);
+    let mut before = 0;
+    wait_until("no more are answered", || {
+        std::thread::sleep(Duration::from_millis(200));
+        std::mem::replace(&mut before, answered()) == answered()
+    });
+    assert!(before < REQUESTS, "{before} answers were made for nobody");
+    let (mut unread, mut bytes) = (Vec::new(), vec![0; 1 << 20]);
+    let (mut ended, mut found) = (0, 0);
+    while ended < REQUESTS {
+        let length = stream.read(&mut bytes).expect("answers come");
+        assert!(length > 0, "the connection ended after {ended} answers");
+        unread.extend_from_slice(&bytes[..length]);
+        while let Some(head) = find(&unread[found..], b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&unread[found..found + head]).into_owned();
+            assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+            let (_, rest) = text.split_once("Content-Length: ").expect("a length");
+            let body: usize = rest
+                .lines()
+                .next()
+                .and_then(|line| line.parse().ok())
+                .expect("a number");
+            if unread.len() < found + head + 4 + body {
+                break;
+            }
+            found += head + 4 + body;
+            ended += 1;
+        }
+        unread.drain(..found);
+        found = 0;
+    }
+    asking.join().expect("all were sent");
+    running.stop();
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes
+        .windows(wanted.len())
+        .position(|window| window == wanted)
 }

@@ -189,6 +189,8 @@ pub struct Waiting {
     /// When the request began to wait.
     pub since_us: Option<u64>,
     pub persistence_closes: bool,
+    /// Its next request is read when the answers to those before have gone.
+    pub is_flushing: bool,
     /// The answer has no body.
     pub is_head: bool,
     /// What is to be done when the last of them came, if it is not simply to go on.
@@ -207,7 +209,7 @@ pub enum Pending {
 
 impl Waiting {
     pub fn is_waiting(&self) -> bool {
-        self.receipts > 0 || !self.parked.is_empty()
+        self.receipts > 0 || !self.parked.is_empty() || self.is_flushing
     }
 
     /// The peer has sent as much ahead as it may.

@@ -98,6 +98,10 @@ impl Engine {
             if connection.is_waiting() {
                 return self.keep(slot, bytes);
             }
+            if self.asks_too_fast(slot) {
+                return self.read_after_flush(slot, bytes);
+            }
+            let connection = &mut self.connections[slot];
             let protocol = mem::replace(&mut connection.protocol, Protocol::Absent);
             let rest = match protocol {
                 Protocol::Http(http) => match self.read_http(slot, http, bytes) {
@@ -404,7 +408,8 @@ impl Engine {
         self.reply_bytes(slot, payload);
     }
 
-    /// Adds bytes to the connection's outbox. A peer that asks and does not read is closed.
+    /// Adds bytes to the connection's outbox. A peer that asks on and does not read is closed: what
+    /// waits for it is bounded, but for the last thing that it asked for.
     pub(super) fn reply_bytes(&mut self, slot: u32, bytes: &[u8]) {
         let is_echo = self.options.echo.is_some();
         let connection = &mut self.connections[slot];
@@ -413,8 +418,8 @@ impl Engine {
         }
         let is_blocked = connection.is_blocked;
         let outbox = self.connections.outbox(slot);
-        outbox.bytes.extend_from_slice(bytes);
         let held = outbox.replies_bytes();
+        outbox.bytes.extend_from_slice(bytes);
         if is_blocked && held > limits::OUTBOX_BYTES_MAX && !is_echo {
             self.broken.push(slot);
         }

@@ -156,6 +156,8 @@ pub struct Engine {
     /// Connections with a request that waits, and until when it does; each request at most once.
     parked: VecDeque<(Socket, u64)>,
     has_relief: bool,
+    /// Connections whose answers have gone and whose next requests were kept, once each.
+    flushed: Vec<Socket>,
     /// The logs of some shard held as much as they may, when that was last looked at.
     are_logs_full: bool,
     logs_seen_ms: u64,
@@ -255,6 +257,7 @@ impl Engine {
             congested: HashSet::new(),
             parked: VecDeque::new(),
             has_relief: false,
+            flushed: Vec::new(),
             are_logs_full: false,
             logs_seen_ms: u64::MAX,
             doomed: Vec::new(),

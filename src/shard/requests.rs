@@ -6,6 +6,7 @@ use std::mem;
 use smallvec::SmallVec;
 
 use crate::base::dialect::Dialect;
+use crate::base::limits;
 use crate::base::metrics::{self, Latency, Metric};
 use crate::base::socket::Socket;
 use crate::hub::letter::{Event, Publication};
@@ -210,10 +211,11 @@ impl Engine {
         }
         self.reply_bytes(slot, &text);
         self.text = text;
-        if more > 0 && !is_head {
-            self.connections.outbox(slot).bytes.reserve(more);
+        if more > 0 && !is_head && self.connections[slot].state == State::Open {
+            let outbox = self.connections.outbox(slot);
+            outbox.bytes.reserve(more);
             for piece in &answer.more {
-                self.reply_bytes(slot, piece);
+                outbox.bytes.extend_from_slice(piece);
             }
         }
         if persistence == Persistence::Close {
@@ -403,6 +405,11 @@ impl Engine {
             let is_head = waiting.is_head;
             self.answer(slot, answer, is_head, persistence);
         }
+        self.go_on(slot);
+    }
+
+    /// Reads what came while the connection waited, and receives again.
+    fn go_on(&mut self, slot: u32) {
         self.read_on(slot);
         if self.connections[slot].lacks_receive() {
             self.receive(slot);
@@ -411,5 +418,36 @@ impl Engine {
             self.close_after_flush(slot);
         }
         self.refresh_timer(slot);
+    }
+
+    /// Whether answers wait to be sent, more than may wait for one connection: small requests can
+    /// ask for large answers, many in one buffer.
+    pub(super) fn asks_too_fast(&self, slot: u32) -> bool {
+        let outbox = self.connections[slot].outbox.as_ref();
+        let owed = outbox.map_or(0, |outbox| outbox.replies_bytes());
+        owed > limits::OUTBOX_BYTES_MAX && self.is_http(slot)
+    }
+
+    /// Keeps the requests that came, until the answers to those before have gone.
+    pub(super) fn read_after_flush(&mut self, slot: u32, bytes: &[u8]) {
+        self.connections.waiting(slot).is_flushing = true;
+        self.wheel
+            .set(slot, self.now_ms + self.options.message_timeout_ms);
+        self.keep(slot, bytes);
+    }
+
+    /// Goes on with connections whose answers have gone.
+    pub(super) fn read_flushed(&mut self) {
+        while let Some(socket) = self.flushed.pop() {
+            if !self.connections.is_current(socket) {
+                continue;
+            }
+            let slot = socket.slot;
+            if let Some(waiting) = self.connections[slot].waiting.as_mut()
+                && mem::take(&mut waiting.is_flushing)
+            {
+                self.go_on(slot);
+            }
+        }
     }
 }

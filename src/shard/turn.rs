@@ -122,6 +122,7 @@ impl<R: Ring> Shard<R> {
         work += engine.read_verdicts();
         engine.conclude_here();
         engine.answer_own_asks();
+        engine.read_flushed();
         engine.on_timers();
         engine.retry_parked();
         engine.review_delivered();
@@ -197,6 +198,7 @@ impl Engine {
             || !self.congestion_news.is_empty()
             || !self.asks.is_empty()
             || !self.own_asks.is_empty()
+            || !self.flushed.is_empty()
             || !self.queries.is_empty()
             || !self.exits.is_empty()
             || !self.conclusions.is_empty()
@@ -435,6 +437,10 @@ impl Engine {
             && outbox.sent == outbox.bytes.len()
         {
             let is_flushed = connection.state == State::Flushing;
+            let waiting = connection.waiting.as_ref();
+            if waiting.is_some_and(|waiting| waiting.is_flushing) {
+                self.flushed.push(self.connections.socket(slot));
+            }
             self.connections.empty_outbox(slot);
             if is_flushed {
                 self.linger(slot);

@@ -89,7 +89,7 @@ pub fn confirmation(channel: &str) -> String {
     )
 }
 
-fn dial(address: SocketAddr) -> TcpStream {
+pub fn dial(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it listens");
     let timeout = stream.set_read_timeout(Some(PATIENCE));
     timeout.expect("a timeout can be set");
