@@ -87,6 +87,7 @@ impl Engine {
         if !is_told || kept.map_or(0, |kept| kept.counted.told) == now {
             return;
         }
+        let (app, name) = (record.app, record.name.clone());
         let now_s = self.now_s;
         let counted = &mut self.kept(app, &name).counted;
         if counted.is_due {

@@ -102,12 +102,13 @@ impl Engine {
         }
     }
 
-    /// One who had asked to be let in has left: the home is told, unless the question never went.
+    /// One who had asked to be let in has left: a home that keeps a roster is told, unless the
+    /// question never went.
     fn exit(&mut self, slot: u32, channel: u32) {
         let socket = self.connections.socket(slot);
         let record = &self.channels[channel];
         let (app, name) = (record.app, record.name.clone());
-        if self.withdraw_ask(socket, &name) {
+        if self.withdraw_ask(socket, &name) || !ChannelKind::of(&name).is_presence() {
             return;
         }
         let home = self.home_of(self.channels.hash(app, &name));
