@@ -85,6 +85,8 @@
 //! A shard is full when it serves `connections_per_shard_max` connections: some more slots are kept
 //! for those that come then, to refuse them with 4100 or to answer one HTTP request. When these are
 //! taken too, the listener waits.
+//! A peer that asks faster than it reads is not read: its next request waits until the answers to
+//! those before have gone.
 //!
 //! # Invariants
 //!
