@@ -18,6 +18,7 @@
 //! | [`hub`] | decisions: apps, channels, homes, logs, sweeps, rosters, sessions, letters | `base`, `wire`, `options` |
 //! | [`shard`] | one thread: the turn, and everything that it moves | all of the above |
 //! | [`edge`] | the thread for what is slow: webhooks and hooks | `base`, `wire`, `hub`, `options` |
+//! | [`load`] | the load generator: what it measures, and its reports | `base`, `ring`, `wire` |
 //! | [`server`] | boot, pinning, signals, drain, doctor | all |
 //!
 //! # The path of a message
@@ -106,6 +107,7 @@ pub mod base;
 #[cfg(not(loom))]
 pub mod edge;
 pub mod hub;
+pub mod load;
 pub mod options;
 pub mod ring;
 #[cfg(not(loom))]

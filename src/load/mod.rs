@@ -1,0 +1,3 @@
+//! The load generator: what it measures and how it says so.
+
+pub mod result;
