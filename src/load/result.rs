@@ -170,7 +170,9 @@ pub enum Fault {
     Reordered,
     /// A gap that no event announced.
     Unannounced,
-    /// Bytes that are no message of this run.
+    /// A message of another channel or another run.
+    Stray,
+    /// Bytes that are no message.
     Garbled,
     /// A connection that the server ended.
     Closed,
@@ -183,6 +185,7 @@ impl Fault {
             Fault::Repeated => "repeated",
             Fault::Reordered => "reordered",
             Fault::Unannounced => "unannounced gap",
+            Fault::Stray => "stray",
             Fault::Garbled => "garbled",
             Fault::Closed => "connection closed",
         }
@@ -250,6 +253,10 @@ pub struct Step {
     pub slip: LatencyHistogram,
     pub latency: Latencies,
     pub disorder: Disorder,
+    /// Readers that were told to stall, where there were any.
+    pub stalled: Option<Stalled>,
+    /// Guests that came and went, where there were any.
+    pub churn: Option<Churn>,
     pub timeline: Vec<Second>,
 }
 
@@ -328,12 +335,37 @@ pub struct Disorder {
     pub reordered: u64,
     /// Gaps that no event announced.
     pub unannounced: u64,
+    /// Frames that are no message of the run.
+    pub garbled: u64,
+    /// Connections that the server ended.
+    pub closed: u64,
 }
 
 impl Disorder {
     pub fn is_none(&self) -> bool {
         *self == Disorder::default()
     }
+}
+
+/// Readers that took less than was sent to them; their deliveries are in no other figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stalled {
+    pub clients: u64,
+    /// Those that the server ended.
+    pub closed: u64,
+    pub received_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Churn {
+    pub joins: u64,
+    pub leaves: u64,
+    /// Guests that did not get in, or that the server ended.
+    pub failures: u64,
+    /// From a guest's first packet to its subscription.
+    pub joined: LatencyHistogram,
 }
 
 /// What happened within a second of a step.
