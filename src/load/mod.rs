@@ -1,3 +1,4 @@
 //! The load generator: what it measures and how it says so.
 
+pub mod report;
 pub mod result;

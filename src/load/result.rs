@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub mod latency;
+#[cfg(test)]
+pub mod samples;
 
 pub use latency::LatencyHistogram;
 
@@ -42,6 +44,25 @@ pub struct Results {
     /// Connection storms, in the order of time.
     pub storms: Vec<Storm>,
     pub memory: Option<Memory>,
+}
+
+impl Results {
+    /// The steps that the figures of the run are taken from: the knee, or without one all of them.
+    pub fn steps_that_count(&self) -> &[Step] {
+        match self.knee {
+            Some(knee) => self.steps.get(knee..=knee).unwrap_or_default(),
+            None => &self.steps,
+        }
+    }
+
+    /// Over all steps: a promise that breaks beyond the knee is broken too.
+    pub fn disorder(&self) -> Disorder {
+        let mut sum = Disorder::default();
+        for step in &self.steps {
+            sum.add(&step.disorder);
+        }
+        sum
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -344,6 +365,27 @@ pub struct Disorder {
 impl Disorder {
     pub fn is_none(&self) -> bool {
         *self == Disorder::default()
+    }
+
+    pub fn add(&mut self, other: &Disorder) {
+        self.lost += other.lost;
+        self.repeated += other.repeated;
+        self.reordered += other.reordered;
+        self.unannounced += other.unannounced;
+        self.garbled += other.garbled;
+        self.closed += other.closed;
+    }
+
+    /// Each kind with its name, in the order in which they are shown.
+    pub fn kinds(&self) -> [(&'static str, u64); 6] {
+        [
+            ("lost", self.lost),
+            ("repeated", self.repeated),
+            ("reordered", self.reordered),
+            ("unannounced", self.unannounced),
+            ("garbled", self.garbled),
+            ("closed", self.closed),
+        ]
     }
 }
 

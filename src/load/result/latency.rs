@@ -3,6 +3,8 @@
 //! In JSON it is a text: HdrHistogram's V2 encoding, not compressed, in base64. So every tool that reads
 //! HdrHistogram reads it, and histograms of several runs can be added where their percentiles could not.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
@@ -10,7 +12,7 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize, de, ser};
 
 /// Latencies between 1 us and [`LatencyHistogram::US_MAX`], right to a thousandth.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct LatencyHistogram(Histogram<u64>);
 
 impl LatencyHistogram {
@@ -83,6 +85,17 @@ impl LatencyHistogram {
             latencies.record_many_us(step.value_iterated_to(), step.count_at_value());
         }
         Ok(latencies)
+    }
+}
+
+/// Its count and ends: its values would fill pages.
+impl fmt::Debug for LatencyHistogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} latencies", self.count())?;
+        match (self.quantile_us(0.5), self.max_us()) {
+            (Some(p50), Some(max)) => write!(f, " (p50 {p50} us, longest {max} us)"),
+            (None, _) | (_, None) => Ok(()),
+        }
     }
 }
 

@@ -1,0 +1,23 @@
+//! How results are shown, kept, compared and judged. Every function here takes values and returns text.
+//!
+//! | file | what it makes |
+//! |---|---|
+//! | [`json`] | the file that holds a result whole, and its reading |
+//! | [`hgrm`] | percentiles for the plotter of HdrHistogram |
+//! | [`table`] | the terminal's table |
+//! | [`compare`] | runs of two sides and more against each other |
+//! | [`requirement`] | `--require`: thresholds, and whether they are met |
+//! | [`verdict`] | the outcome in plain words |
+//! | [`figure`] | the figures that can be named: in a requirement and in a comparison |
+//! | [`grid`] | columns of text |
+//! | [`numbers`] | numbers with their units, as people read them |
+
+pub mod compare;
+pub mod figure;
+pub mod grid;
+pub mod hgrm;
+pub mod json;
+pub mod numbers;
+pub mod requirement;
+pub mod table;
+pub mod verdict;

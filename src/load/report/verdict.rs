@@ -1,0 +1,308 @@
+//! The outcome of a run in plain words, for the table and the report alike.
+
+use crate::load::result::{Memory, Outcome, Results, Step, Storm, StormKind, Verdict};
+
+use super::numbers;
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words {
+    pub tone: Tone,
+    /// One word or a few: `valid`.
+    pub headline: String,
+    pub sentences: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// The figures stand.
+    Good,
+    /// They say nothing about the server.
+    Doubtful,
+    /// The server broke its promise.
+    Bad,
+}
+
+/// Pieces of evidence that are told; the file has all of them.
+const EVIDENCE_TOLD: usize = 8;
+
+pub fn words(results: &Results) -> Words {
+    match &results.verdict {
+        Verdict::Valid => Words {
+            tone: Tone::Good,
+            headline: "valid".to_owned(),
+            sentences: findings(results),
+        },
+        Verdict::Invalid { why } => Words {
+            tone: Tone::Doubtful,
+            headline: "invalid: generator saturated".to_owned(),
+            sentences: [
+                "The load generator did not keep up, so this run says nothing about the server."
+                    .to_owned(),
+            ]
+            .into_iter()
+            .chain(why.iter().map(|why| sentence(why)))
+            .collect(),
+        },
+        Verdict::Failed { evidence } => {
+            let disorder: Vec<String> = results
+                .disorder()
+                .kinds()
+                .iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(kind, count)| format!("{} {kind}", numbers::count(*count)))
+                .collect();
+            let mut sentences = vec![match disorder.is_empty() {
+                true => "The server broke its promise.".to_owned(),
+                false => format!("The server broke its promise: {}.", disorder.join(", ")),
+            }];
+            sentences.extend(evidence.iter().take(EVIDENCE_TOLD).map(|evidence| {
+                format!(
+                    "Client {} on channel {}, {}: expected {}, saw {}.",
+                    numbers::count(evidence.client),
+                    evidence.channel,
+                    evidence.fault.name(),
+                    evidence.expected,
+                    evidence.seen
+                )
+            }));
+            if evidence.len() > EVIDENCE_TOLD {
+                sentences.push(format!(
+                    "{} more pieces of evidence are in the result's file.",
+                    numbers::count((evidence.len() - EVIDENCE_TOLD) as u64)
+                ));
+            }
+            Words {
+                tone: Tone::Bad,
+                headline: "failed".to_owned(),
+                sentences,
+            }
+        }
+    }
+}
+
+/// Whether figures of the run may be shown.
+pub fn is_measured(results: &Results) -> bool {
+    match results.verdict {
+        Verdict::Valid | Verdict::Failed { .. } => true,
+        Verdict::Invalid { .. } => false,
+    }
+}
+
+/// Whether figures of a step may be shown.
+pub fn has_figures(results: &Results, step: &Step) -> bool {
+    let is_step_measured = match step.outcome {
+        Outcome::Kept | Outcome::Missed { .. } => true,
+        Outcome::Invalid { .. } => false,
+    };
+    is_step_measured && is_measured(results)
+}
+
+fn findings(results: &Results) -> Vec<String> {
+    let mut sentences = Vec::new();
+    match results.knee.and_then(|knee| results.steps.get(knee)) {
+        Some(knee) => {
+            sentences.push(kept(&results.target.name, knee));
+            sentences.push(within(knee));
+            sentences.extend(beyond(results, knee));
+        }
+        None if results.steps.is_empty() => {}
+        None => sentences.push(without_knee(results)),
+    }
+    sentences.extend(results.storms.iter().map(of_storm));
+    sentences.extend(results.memory.as_ref().map(of_memory));
+    sentences
+}
+
+fn kept(name: &str, step: &Step) -> String {
+    let rate = step
+        .offered_per_s
+        .unwrap_or(step.accepted as f64 / step.lasted_s.max(1e-9));
+    let channels = match step.channels {
+        1 => "of one channel".to_owned(),
+        channels => format!("on {} channels", numbers::count(channels)),
+    };
+    format!(
+        "{name} kept {} messages a second for {} subscribers {channels}: {} deliveries a second.",
+        numbers::decimal(rate),
+        numbers::count(step.subscribers),
+        numbers::large(step.deliveries_per_s)
+    )
+}
+
+fn within(step: &Step) -> String {
+    let order = match step.disorder.is_none() {
+        true => "nothing was lost, repeated or reordered",
+        false => "not all of them as they should be",
+    };
+    match step.latency.delivery.quantile_us(0.99) {
+        Some(p99_us) => format!(
+            "99 % of them came within {} of the time that their publish was due; {order}.",
+            numbers::duration_us(p99_us as f64)
+        ),
+        None => sentence(order),
+    }
+}
+
+/// What ended the search: the lowest load above the knee that was not kept.
+fn beyond(results: &Results, knee: &Step) -> Option<String> {
+    let missed = results.steps.iter().filter_map(|step| {
+        let rate = step
+            .offered_per_s
+            .filter(|rate| Some(*rate) > knee.offered_per_s)?;
+        match &step.outcome {
+            Outcome::Kept => None,
+            Outcome::Missed { why } | Outcome::Invalid { why } => Some((rate, why)),
+        }
+    });
+    let (rate, why) = missed.min_by(|one, other| one.0.total_cmp(&other.0))?;
+    Some(format!(
+        "{} a second were too many: {why}.",
+        numbers::decimal(rate)
+    ))
+}
+
+fn without_knee(results: &Results) -> String {
+    let kept = results
+        .steps
+        .iter()
+        .filter(|step| step.outcome == Outcome::Kept)
+        .count();
+    let order = match results.disorder().is_none() {
+        true => "nothing was lost, repeated or reordered",
+        false => "not everything arrived as it should",
+    };
+    match (results.steps.as_slice(), kept) {
+        ([step], 1) => format!(
+            "{} {}",
+            self::kept(&results.target.name, step),
+            within(step)
+        ),
+        (steps, kept) => format!("{kept} of {} loads were kept; {order}.", steps.len()),
+    }
+}
+
+fn of_storm(storm: &Storm) -> String {
+    let done = match storm.kind {
+        StormKind::Connect => "were connected and subscribed",
+        StormKind::Reconnect => "that were dropped were back and subscribed",
+    };
+    let failed = match storm.failed {
+        0 => String::new(),
+        failed => format!(" {} failed.", numbers::count(failed)),
+    };
+    format!(
+        "{} connections {done} after {}: {} handshakes a second.{failed}",
+        numbers::count(storm.connections),
+        numbers::duration_us(storm.all_subscribed_ms * 1e3),
+        numbers::decimal(storm.handshakes_per_s)
+    )
+}
+
+fn of_memory(memory: &Memory) -> String {
+    let shares = [
+        (memory.server_bytes_per_connection, "of the server"),
+        (
+            memory.kernel_slab_bytes_per_connection,
+            "of the kernel for both ends",
+        ),
+        (
+            Some(memory.generator_bytes_per_connection),
+            "of the generator",
+        ),
+    ];
+    let shares: Vec<String> = shares
+        .iter()
+        .filter_map(|(bytes, whose)| {
+            bytes.map(|bytes| format!("{} {whose}", numbers::bytes(bytes)))
+        })
+        .collect();
+    format!("An idle connection takes {}.", shares.join(", "))
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters
+        .next()
+        .map(|first| first.to_uppercase().collect::<String>());
+    let end = if text.ends_with('.') { "" } else { "." };
+    format!("{}{}{end}", first.unwrap_or_default(), letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::result::samples;
+
+    fn told(results: &Results) -> String {
+        let words = words(results);
+        format!(
+            "{:?} {}\n{}",
+            words.tone,
+            words.headline,
+            words.sentences.join("\n")
+        )
+    }
+
+    #[test]
+    fn a_knee_is_told_with_what_lies_beyond_it() {
+        let expected = "\
+Good valid
+outpour 0.1.0 kept 1,200 messages a second for 10,000 subscribers of one channel: 11.9 million deliveries a second.
+99 % of them came within 70.5 ms of the time that their publish was due; nothing was lost, repeated or reordered.
+1,400 a second were too many: p99 189 ms, more than 100 ms.";
+        assert_eq!(told(&samples::fanout()), expected);
+    }
+
+    #[test]
+    fn storms_and_memory_are_told() {
+        let expected = "\
+Good valid
+10,000 connections were connected and subscribed after 812 ms: 12,315 handshakes a second.
+10,000 connections that were dropped were back and subscribed after 655 ms: 15,267 handshakes a second.";
+        assert_eq!(told(&samples::connect()), expected);
+        let expected = "\
+Good valid
+An idle connection takes 100 B of the server, 8.21 KiB of the kernel for both ends, 312 B of the generator.";
+        assert_eq!(told(&samples::idle()), expected);
+    }
+
+    #[test]
+    fn a_saturated_generator_is_told_instead_of_a_number() {
+        let mut results = samples::fanout();
+        results.verdict = Verdict::Invalid {
+            why: vec!["core 1 was busy for 97 %".to_owned()],
+        };
+        let expected = "\
+Doubtful invalid: generator saturated
+The load generator did not keep up, so this run says nothing about the server.
+Core 1 was busy for 97 %.";
+        assert_eq!(told(&results), expected);
+        assert!(
+            results
+                .steps
+                .iter()
+                .all(|step| !has_figures(&results, step))
+        );
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_evidence() {
+        let mut results = samples::fanout();
+        results.verdict = Verdict::Failed {
+            evidence: vec![samples::evidence(); 10],
+        };
+        results.steps[2].disorder.lost = 1_234;
+        let text = told(&results);
+        let expected = "\
+Bad failed
+The server broke its promise: 1,234 lost.
+Client 4,711 on channel bench, lost: expected sequence 17, saw sequence 19.
+";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(
+            text.ends_with("\n2 more pieces of evidence are in the result's file."),
+            "{text}"
+        );
+    }
+}
