@@ -107,6 +107,7 @@ pub mod base;
 #[cfg(not(loom))]
 pub mod edge;
 pub mod hub;
+#[cfg(not(loom))]
 pub mod load;
 pub mod options;
 pub mod ring;

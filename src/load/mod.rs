@@ -1,4 +1,5 @@
 //! The load generator: what it measures and how it says so.
 
+pub mod orders;
 pub mod report;
 pub mod result;
