@@ -1,5 +1,8 @@
 //! The load generator: what it measures and how it says so.
 
+pub mod companion;
+pub mod machine;
 pub mod orders;
 pub mod report;
 pub mod result;
+pub mod stamp;
