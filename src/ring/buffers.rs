@@ -18,8 +18,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// The limit that the kernel sets for the entries of one buffer ring.
 pub const RECEIVE_BUFFERS_MAX: u16 = 32_768;
 
-/// The one group of buffers that a ring registers.
+/// The groups of buffers that a ring registers: those that bytes land in, and those that stand for
+/// bytes which the kernel throws away.
 pub(super) const GROUP: u16 = 0;
+pub(super) const SKIM_GROUP: u16 = 1;
+
+/// What one skim can throw away: more than a socket holds.
+const SKIM_BYTES: u32 = 16 << 20;
 
 pub(super) struct Buffers {
     /// `BufRingEntry` times `count`; the kernel reads it, so it is written only behind the tail.
@@ -27,6 +32,9 @@ pub(super) struct Buffers {
     bytes: Mapping,
     count: u16,
     buffer_bytes: u32,
+    /// How far one buffer lies behind the one before.
+    stride: usize,
+    group: u16,
     /// Where the next returned buffer goes; runs ahead of the published tail within a turn.
     tail: u16,
     published: u16,
@@ -38,13 +46,35 @@ impl Buffers {
     pub(super) fn new(count: u16, buffer_bytes: u32) -> io::Result<Buffers> {
         assert!(count.is_power_of_two() && count <= RECEIVE_BUFFERS_MAX);
         assert!(buffer_bytes > 0);
-        let entries = Mapping::new(size_of::<BufRingEntry>() * usize::from(count))?;
-        let bytes = Mapping::new(buffer_bytes as usize * usize::from(count))?;
+        let bytes = buffer_bytes as usize * usize::from(count);
+        let bytes = Mapping::new(bytes, libc::PROT_READ | libc::PROT_WRITE)?;
+        Buffers::over(bytes, count, buffer_bytes, buffer_bytes as usize, GROUP)
+    }
+
+    /// Buffers that no byte ever comes into: all of them are the same pages, which nobody may
+    /// touch. For receives with MSG_TRUNC, which TCP answers by dropping the bytes.
+    pub(super) fn for_skims(count: u16) -> io::Result<Buffers> {
+        let bytes = Mapping::new(SKIM_BYTES as usize, libc::PROT_NONE)?;
+        Buffers::over(bytes, count, SKIM_BYTES, 0, SKIM_GROUP)
+    }
+
+    fn over(
+        bytes: Mapping,
+        count: u16,
+        buffer_bytes: u32,
+        stride: usize,
+        group: u16,
+    ) -> io::Result<Buffers> {
+        assert!(count.is_power_of_two() && count <= RECEIVE_BUFFERS_MAX);
+        let entries = size_of::<BufRingEntry>() * usize::from(count);
+        let entries = Mapping::new(entries, libc::PROT_READ | libc::PROT_WRITE)?;
         let mut buffers = Buffers {
             entries,
             bytes,
             count,
             buffer_bytes,
+            stride,
+            group,
             tail: 0,
             published: 0,
             on_loan: vec![false; usize::from(count)].into_boxed_slice(),
@@ -64,7 +94,7 @@ impl Buffers {
         let address = self.entries.start.as_ptr().addr() as u64;
         // SAFETY: the entries are page-aligned and `count` long; the caller keeps them mapped for
         // as long as the ring lives.
-        unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0) }
+        unsafe { submitter.register_buf_ring_with_flags(address, self.count, self.group, 0) }
     }
 
     /// The kernel has put `length` bytes into buffer `id`, which is now the shard's.
@@ -83,6 +113,7 @@ impl Buffers {
     pub(super) fn bytes(&mut self, buffer: &Buffer) -> &mut [u8] {
         assert!(self.on_loan[usize::from(buffer.id)]);
         assert!(buffer.length <= self.buffer_bytes);
+        assert!(self.group == GROUP, "what was skimmed is gone");
         let offset = usize::from(buffer.id) * self.buffer_bytes as usize;
         // SAFETY: an id on loan is below `count`, so the offset lies within the mapping.
         let start = unsafe { self.bytes.start.add(offset) };
@@ -118,7 +149,7 @@ impl Buffers {
     fn append(&mut self, id: u16) {
         assert!(id < self.count);
         let index = usize::from(self.tail & (self.count - 1));
-        let offset = usize::from(id) * self.buffer_bytes as usize;
+        let offset = usize::from(id) * self.stride;
         let address = (self.bytes.start.as_ptr().addr() + offset) as u64;
         let entries: NonNull<BufRingEntry> = self.entries.start.cast();
         // SAFETY: the index is below `count`.
@@ -140,14 +171,14 @@ struct Mapping {
 }
 
 impl Mapping {
-    fn new(length: usize) -> io::Result<Mapping> {
+    fn new(length: usize, protection: i32) -> io::Result<Mapping> {
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing
         // that exists.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 length,
-                libc::PROT_READ | libc::PROT_WRITE,
+                protection,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
                 0,

@@ -20,11 +20,13 @@
 //! call; SUBMIT_ALL goes on behind a submission that failed. All exist since 6.1. COOP_TASKRUN adds
 //! nothing to DEFER_TASKRUN.
 
+mod routes;
 mod slots;
 mod tag;
 #[cfg(test)]
 mod tests;
 
+use self::routes::{CHAIN_MAX, Routes};
 use self::slots::{Emptied, Slots};
 use self::tag::{GENERATION_MASK, Kind, of_socket, parts, user_data};
 use super::buffers::{self, Buffers};
@@ -44,6 +46,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
+pub use self::routes::Route;
 pub use crate::base::waker::Waker;
 
 /// The sizes of a ring, all of them bounds.
@@ -61,6 +64,9 @@ pub struct Settings {
     pub receive_buffer_bytes: u32,
     /// Accepts that may wait at once. Pushing more is our fault.
     pub accepts: u32,
+    /// What may be skimmed between two enters: a power of two as for `receive_buffers`, or 0 where
+    /// nothing is skimmed.
+    pub skims: u16,
 }
 
 /// Why there is no ring.
@@ -112,6 +118,10 @@ impl KernelRing {
             })?;
         // SAFETY: `KernelRing` drops `ring` before `desk`, and so does this function when it fails.
         unsafe { desk.buffers.register(&submitter) }.map_err(RingError::Buffers)?;
+        if let Some(skims) = &desk.skims {
+            // SAFETY: as above.
+            unsafe { skims.register(&submitter) }.map_err(RingError::Buffers)?;
+        }
         Ok(KernelRing {
             ring,
             desk,
@@ -138,11 +148,9 @@ impl KernelRing {
         self.desk.peers = peers;
     }
 
-    /// The operations that this ring uses and this kernel does not know, by name.
+    /// The operations that a shard uses and this kernel does not know, by name.
     pub fn missing_operations(&self) -> io::Result<Vec<&'static str>> {
-        let mut known = Probe::new();
-        self.ring.submitter().register_probe(&mut known)?;
-        let needed = [
+        self.missing(&[
             ("ACCEPT", opcode::Accept::CODE),
             ("ASYNC_CANCEL", opcode::AsyncCancel2::CODE),
             ("CLOSE", opcode::Close::CODE),
@@ -152,9 +160,29 @@ impl KernelRing {
             ("SEND", opcode::Send::CODE),
             ("SENDMSG", opcode::SendMsg::CODE),
             ("SHUTDOWN", opcode::Shutdown::CODE),
-        ];
+        ])
+    }
+
+    /// The same for [`Operation::Connect`]; all are there since 6.11.
+    pub fn missing_to_connect(&self) -> io::Result<Vec<&'static str>> {
+        self.missing(&[
+            ("BIND", opcode::Bind::CODE),
+            ("CONNECT", opcode::Connect::CODE),
+            ("SOCKET", opcode::Socket::CODE),
+            ("URING_CMD", opcode::SetSockOpt::CODE),
+        ])
+    }
+
+    fn missing(&self, needed: &[(&'static str, u8)]) -> io::Result<Vec<&'static str>> {
+        let mut known = Probe::new();
+        self.ring.submitter().register_probe(&mut known)?;
         let missing = needed.iter().filter(|(_, code)| !known.is_supported(*code));
         Ok(missing.map(|(name, _)| *name).collect())
+    }
+
+    /// A way for [`Operation::Connect`], which names it by this number.
+    pub fn add_route(&mut self, route: Route) -> u16 {
+        self.desk.routes.add(route)
     }
 
     /// Wakes this ring from any thread; there it is [`Completion::Woken`].
@@ -179,6 +207,9 @@ impl Ring for KernelRing {
         self.is_entered = true;
         self.desk.batch = (self.desk.batch + 1) & GENERATION_MASK;
         self.desk.buffers.publish();
+        if let Some(skims) = &mut self.desk.skims {
+            skims.publish();
+        }
         self.queue_sends(sends)?;
         self.queue_operations()?;
         self.submit_and_wait(wait)?;
@@ -259,6 +290,10 @@ impl KernelRing {
         let mut next = 0;
         while let Some(&request) = self.desk.requests.get(next) {
             next += 1;
+            if let Request::Operation(Operation::Connect { socket, route }) = request {
+                self.queue_chain(socket, route)?;
+                continue;
+            }
             let Some(entry) = self.desk.operation(request) else {
                 continue;
             };
@@ -270,6 +305,21 @@ impl KernelRing {
             unsafe { self.ring.submission().push(&entry) }.expect("there is room");
         }
         self.desk.requests.clear();
+        Ok(())
+    }
+
+    /// Puts the submissions of one connection next to each other: a chain ends with its batch.
+    fn queue_chain(&mut self, socket: Socket, route: u16) -> io::Result<()> {
+        let queue = self.ring.submission();
+        let room = queue.capacity() - queue.len();
+        drop(queue);
+        if room < CHAIN_MAX {
+            self.submit()?;
+        }
+        for entry in self.desk.routes.chain(socket, route) {
+            // SAFETY: the addresses and values lie in `Routes`, which outlive the ring.
+            unsafe { self.ring.submission().push(&entry) }.expect("there is room");
+        }
         Ok(())
     }
 
@@ -386,9 +436,13 @@ struct Desk {
     completions: Vec<Completion>,
     short_sends: Vec<ShortSend>,
     buffers: Buffers,
+    skims: Option<Buffers>,
     accepts: Accepts,
     gather: Gather,
     slots: Slots,
+    routes: Routes,
+    /// Why the connections failed whose slots are being closed.
+    failed: BTreeMap<u32, i32>,
     listener: Option<TcpListener>,
     peers: Vec<RawFd>,
     /// The connections that move, by slot.
@@ -405,7 +459,7 @@ struct Desk {
 #[derive(Clone, Copy, Debug)]
 enum Request {
     Operation(Operation),
-    CancelAccept {
+    Cancel {
         user_data: u64,
     },
     /// The connection that moves from this slot has arrived, and the other ring was not told.
@@ -428,12 +482,19 @@ impl Desk {
     fn new(settings: Settings, submission_entries: usize) -> Result<Desk, RingError> {
         let buffers = Buffers::new(settings.receive_buffers, settings.receive_buffer_bytes)
             .map_err(RingError::Buffers)?;
+        let skims = match settings.skims {
+            0 => None,
+            count => Some(Buffers::for_skims(count).map_err(RingError::Buffers)?),
+        };
         let event = Waker::new().map_err(RingError::Waker)?;
         Ok(Desk {
             requests: vec![Request::ListenToWaker],
             completions: Vec::new(),
             short_sends: Vec::new(),
             buffers,
+            skims,
+            routes: Routes::default(),
+            failed: BTreeMap::new(),
             accepts: Accepts::new(settings.accepts),
             gather: Gather::new(submission_entries),
             slots: Slots::new(settings.file_slots),
@@ -472,7 +533,17 @@ impl Desk {
                 self.moving.insert(socket.slot, under_way);
             }
             Operation::Wake { shard } => assert!(usize::from(shard) < self.peers.len()),
-            Operation::StopReceiving { .. } | Operation::StopAccepting => (),
+            Operation::Connect { socket, route } => {
+                assert!(self.routes.has(route), "there is no route {route}");
+                self.slots.begin_connect(socket);
+            }
+            Operation::Skim { socket } | Operation::SkimSome { socket, .. } => {
+                assert!(self.skims.is_some(), "nothing was set aside for skims");
+                self.slots.assert_open(socket);
+            }
+            Operation::StopReceiving { .. }
+            | Operation::StopSkimming { .. }
+            | Operation::StopAccepting => (),
             Operation::WakeEdge => assert!(self.edge.is_some(), "there is no edge"),
         }
         self.requests.push(Request::Operation(operation));
@@ -509,7 +580,7 @@ impl Desk {
                     .build()
                     .user_data(user_data(Kind::Waker, 0, 0)),
             ),
-            Request::CancelAccept { user_data } => Some(cancel(user_data)),
+            Request::Cancel { user_data } => Some(cancel(user_data)),
             Request::Tell { socket } => {
                 let Moving { shard, there } = self.moving[&socket.slot];
                 let peer = Fd(self.peers[usize::from(shard)]);
@@ -527,7 +598,7 @@ impl Desk {
             // They go behind everything pushed so far, so the accepts of this batch are found too.
             Operation::StopAccepting => {
                 let waiting = self.accepts.waiting();
-                let cancels = waiting.map(|user_data| Request::CancelAccept { user_data });
+                let cancels = waiting.map(|user_data| Request::Cancel { user_data });
                 self.requests.extend(cancels);
                 return None;
             }
@@ -537,6 +608,26 @@ impl Desk {
                     .user_data(of_socket(Kind::Receive, socket))
             }
             Operation::StopReceiving { socket } => cancel(of_socket(Kind::Receive, socket)),
+            Operation::Connect { .. } => unreachable!("it is queued as a chain"),
+            Operation::Skim { socket } => {
+                opcode::RecvMulti::new(Fixed(socket.slot), buffers::SKIM_GROUP)
+                    .flags(libc::MSG_TRUNC)
+                    .build()
+                    .user_data(of_socket(Kind::Skim, socket))
+            }
+            Operation::StopSkimming { socket } => {
+                let user_data = of_socket(Kind::SkimSome, socket);
+                self.requests.push(Request::Cancel { user_data });
+                cancel(of_socket(Kind::Skim, socket))
+            }
+            Operation::SkimSome { socket, bytes_max } => {
+                opcode::Recv::new(Fixed(socket.slot), std::ptr::null_mut(), bytes_max)
+                    .buf_group(buffers::SKIM_GROUP)
+                    .flags(libc::MSG_TRUNC)
+                    .build()
+                    .flags(Flags::BUFFER_SELECT)
+                    .user_data(of_socket(Kind::SkimSome, socket))
+            }
             Operation::AwaitWritable { socket } => {
                 opcode::PollAdd::new(Fixed(socket.slot), libc::POLLOUT as u32)
                     .build()
@@ -618,7 +709,13 @@ impl Desk {
             Kind::Close => {
                 assert_eq!(result, 0, "an empty slot was closed");
                 let completion = match self.slots.end_close(socket.slot) {
-                    Emptied::Closed => Completion::Closed { socket },
+                    Emptied::Closed => match self.failed.remove(&socket.slot) {
+                        Some(errno) => Completion::Connected {
+                            socket,
+                            outcome: Err(errno),
+                        },
+                        None => Completion::Closed { socket },
+                    },
                     Emptied::Moved => Completion::Moved {
                         socket,
                         outcome: Ok(()),
@@ -629,6 +726,10 @@ impl Desk {
             Kind::Move => self.complete_move(socket, result),
             Kind::Tell => self.complete_tell(socket, -result),
             Kind::Arrived => self.completions.push(Completion::Arrived { socket }),
+            Kind::Dial | Kind::Connect => self.complete_connect(socket, kind, result),
+            Kind::Skim | Kind::SkimSome => {
+                self.complete_skim(socket, kind, result, entry.flags());
+            }
             Kind::Wake => self.complete_wake(low, -result),
             Kind::Woken => self.completions.push(Completion::Woken),
             Kind::Waker => {
@@ -671,12 +772,44 @@ impl Desk {
                     self.buffers.take_back(unused);
                 }
                 assert!(!has_more, "a receive goes on after its end");
-                match -result {
-                    0 => End::EndOfStream,
-                    libc::ENOBUFS | libc::ECANCELED | libc::EINTR => End::Rearm,
-                    errno => End::Broken(errno),
-                }
+                end(result)
             }
+        };
+        self.completions
+            .push(Completion::ReceiveEnded { socket, why });
+    }
+
+    /// The end of a chain, or the submission that broke it. Without a socket the slot is empty.
+    fn complete_connect(&mut self, socket: Socket, kind: Kind, result: i32) {
+        if !self.slots.end_connect(socket.slot) {
+            return;
+        }
+        if result < 0 && kind == Kind::Connect {
+            self.failed.insert(socket.slot, -result);
+            self.slots.begin_close(socket);
+            self.ask_again(Operation::Close { socket });
+            return;
+        }
+        let outcome = if result < 0 { Err(-result) } else { Ok(()) };
+        self.completions
+            .push(Completion::Connected { socket, outcome });
+    }
+
+    fn complete_skim(&mut self, socket: Socket, kind: Kind, result: i32, flags: u32) {
+        let skims = self.skims.as_mut().expect("asserted when pushed");
+        if let Some(id) = cqueue::buffer_select(flags) {
+            let buffer = skims.lend(id, u32::try_from(result).unwrap_or(0));
+            skims.take_back(buffer);
+        }
+        let why = match u32::try_from(result) {
+            Ok(bytes @ 1..) => {
+                self.completions.push(Completion::Skimmed { socket, bytes });
+                if kind == Kind::SkimSome || cqueue::more(flags) {
+                    return;
+                }
+                End::Rearm
+            }
+            Ok(0) | Err(_) => end(result),
         };
         self.completions
             .push(Completion::ReceiveEnded { socket, why });
@@ -741,6 +874,15 @@ impl Desk {
     /// For the next `enter`, past the checks of `push`.
     fn ask_again(&mut self, operation: Operation) {
         self.requests.push(Request::Operation(operation));
+    }
+}
+
+/// Why a receive that brought no bytes is over.
+fn end(result: i32) -> End {
+    match -result {
+        0 => End::EndOfStream,
+        libc::ENOBUFS | libc::ECANCELED | libc::EINTR => End::Rearm,
+        errno => End::Broken(errno),
     }
 }
 

@@ -59,6 +59,20 @@ pub enum Operation {
     },
     /// Wake the edge thread, which said that it sleeps. Not reported.
     WakeEdge,
+    /// Open a connection along one of the ring's routes, in this slot, which must be empty. Ends
+    /// with [`Completion::Connected`]; until then the slot takes no other operation and no send.
+    ///
+    /// This and what follows is for clients. The engine connects to nobody, so a simulated network
+    /// has nobody who could be called, and refuses these.
+    Connect { socket: Socket, route: u16 },
+    /// As [`Operation::Receive`], but the kernel throws the bytes away: [`Completion::Skimmed`]
+    /// tells how many they were. Ends with one [`Completion::ReceiveEnded`].
+    Skim { socket: Socket },
+    /// End the skimming of this socket early, of all or of some.
+    StopSkimming { socket: Socket },
+    /// Throw away at most so many bytes, once they are there; those behind them stay in the socket.
+    /// Ends with one [`Completion::Skimmed`] or one [`Completion::ReceiveEnded`].
+    SkimSome { socket: Socket, bytes_max: u32 },
 }
 
 /// What happened, as a shard reads it.
@@ -88,6 +102,13 @@ pub enum Completion {
     Arrived { socket: Socket },
     /// Somebody woke this ring.
     Woken,
+    /// The slot holds a connection; or it is empty, for the reason that the errno tells.
+    Connected {
+        socket: Socket,
+        outcome: Result<(), i32>,
+    },
+    /// So many bytes came and are gone.
+    Skimmed { socket: Socket, bytes: u32 },
 }
 
 /// Why a receive ended.

@@ -269,6 +269,7 @@ const SETTINGS: Settings = Settings {
     receive_buffers: 8,
     receive_buffer_bytes: 64,
     accepts: 2,
+    skims: 0,
 };
 
 const SMALL_BUFFER_BYTES: usize = 16 << 10;

@@ -379,6 +379,10 @@ impl SimulatedRing {
                 slot.moves_to = Some((shard, there));
             }
             Operation::WakeEdge => state.note(10, 0),
+            Operation::Connect { .. }
+            | Operation::Skim { .. }
+            | Operation::StopSkimming { .. }
+            | Operation::SkimSome { .. } => panic!("there is nobody to connect to"),
         }
     }
 
@@ -476,6 +480,8 @@ impl SimulatedRing {
                 Completion::Woken => (7, 0),
                 Completion::Moved { socket, .. } => (8, socket.slot),
                 Completion::Arrived { socket } => (9, socket.slot),
+                Completion::Connected { socket, .. } => (11, socket.slot),
+                Completion::Skimmed { bytes, .. } => (12, *bytes),
             };
             state.note(what, u64::from(about));
         }

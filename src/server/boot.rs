@@ -370,6 +370,7 @@ fn settings(connections_max: u32) -> Settings {
         receive_buffers: limits::RECEIVE_BUFFERS,
         receive_buffer_bytes: limits::RECEIVE_BUFFER_BYTES,
         accepts: limits::ACCEPTS_WAITING,
+        skims: 0,
     }
 }
 

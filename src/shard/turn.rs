@@ -113,6 +113,9 @@ impl<R: Ring> Shard<R> {
                 Completion::Moved { socket, outcome } => engine.on_moved(socket, outcome),
                 Completion::Arrived { socket } => engine.on_arrived(socket),
                 Completion::Woken => {}
+                Completion::Connected { .. } | Completion::Skimmed { .. } => {
+                    unreachable!("a shard is no client")
+                }
             }
         }
         self.ring.put_completions(completions);

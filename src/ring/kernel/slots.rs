@@ -10,6 +10,7 @@ use crate::ring::Socket;
 /// open -> shutting down (begin_shutdown) -> open (end_shutdown)
 /// open -> closing (begin_close) -> empty (end_close)
 /// shutting down -> held (begin_close) -> closing (end_shutdown of the last)
+/// empty -> connecting (begin_connect) -> open (end_connect) -> closing, if it failed (begin_close)
 /// open -> moving (begin_move) -> open (fail_move), or closing what is left here -> empty (end_close)
 pub(super) struct Slots {
     states: Box<[u8]>,
@@ -17,7 +18,8 @@ pub(super) struct Slots {
 
 const IS_CLOSING: u8 = 0x80;
 const IS_MOVING: u8 = 0x40;
-const SHUTDOWNS: u8 = 0x3f;
+const IS_CONNECTING: u8 = 0x20;
+const SHUTDOWNS: u8 = 0x1f;
 
 /// How a slot became empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,29 @@ impl Slots {
         let state = self.states[socket.slot as usize];
         assert!(state & IS_CLOSING == 0, "slot {} is closing", socket.slot);
         assert!(state & IS_MOVING == 0, "slot {} is moving", socket.slot);
+        assert!(
+            state & IS_CONNECTING == 0,
+            "slot {} is connecting",
+            socket.slot
+        );
+    }
+
+    pub(super) fn begin_connect(&mut self, socket: Socket) {
+        self.assert_open(socket);
+        let state = &mut self.states[socket.slot as usize];
+        assert!(*state == 0, "slot {} is not empty", socket.slot);
+        *state = IS_CONNECTING;
+    }
+
+    /// False if it was told before: a chain of submissions that the kernel took in two parts may
+    /// fail twice.
+    pub(super) fn end_connect(&mut self, slot: u32) -> bool {
+        let state = &mut self.states[slot as usize];
+        let was_connecting = *state == IS_CONNECTING;
+        if was_connecting {
+            *state = 0;
+        }
+        was_connecting
     }
 
     pub(super) fn is_shutting_down(&self, slot: u32) -> bool {
@@ -48,7 +73,7 @@ impl Slots {
         self.assert_open(socket);
         let state = &mut self.states[socket.slot as usize];
         *state += 1;
-        assert!(*state <= SHUTDOWNS, "64 shutdowns of one socket");
+        assert!(*state <= SHUTDOWNS, "32 shutdowns of one socket");
     }
 
     /// True if a close waited for this.
@@ -127,6 +152,20 @@ mod tests {
         assert_eq!(slots.end_close(0), Emptied::Moved);
         slots.begin_close(socket);
         assert_eq!(slots.end_close(0), Emptied::Closed);
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 0 is connecting")]
+    fn a_slot_that_connects_takes_nothing_else() {
+        let mut slots = Slots::new(1);
+        let socket = Socket {
+            slot: 0,
+            generation: 1,
+        };
+        slots.begin_connect(socket);
+        assert!(slots.end_connect(0) && !slots.end_connect(0));
+        slots.begin_connect(socket);
+        slots.begin_close(socket);
     }
 
     #[test]

@@ -27,6 +27,12 @@ pub(super) enum Kind {
     Arrived,
     /// Our telling another ring again what it was given.
     Tell,
+    /// The making of a socket that is to connect.
+    Dial,
+    /// What follows until it is connected.
+    Connect,
+    Skim,
+    SkimSome,
 }
 
 pub(super) const GENERATION_MASK: u32 = (1 << 24) - 1;
@@ -55,6 +61,10 @@ pub(super) fn parts(user_data: u64) -> (Kind, u32, u32) {
         11 => Kind::Move,
         12 => Kind::Arrived,
         13 => Kind::Tell,
+        14 => Kind::Dial,
+        15 => Kind::Connect,
+        16 => Kind::Skim,
+        17 => Kind::SkimSome,
         kind => panic!("a completion of unknown kind {kind}"),
     };
     let high = (user_data >> 32) as u32 & GENERATION_MASK;
@@ -71,7 +81,7 @@ mod tests {
             slot: u32::MAX,
             generation: GENERATION_MASK,
         };
-        for kind in (1..=13).map(|kind| parts(kind << 56).0) {
+        for kind in (1..=17).map(|kind| parts(kind << 56).0) {
             assert_eq!(
                 parts(of_socket(kind, socket)),
                 (kind, GENERATION_MASK, u32::MAX)

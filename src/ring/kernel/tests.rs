@@ -1,9 +1,11 @@
 //! The kernel ring through real sockets on loopback.
 
+mod calls;
+
 use super::*;
 use socket2::{Domain, Protocol, Type};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -17,6 +19,7 @@ const SETTINGS: Settings = Settings {
     receive_buffers: 64,
     receive_buffer_bytes: 1024,
     accepts: 64,
+    skims: 64,
 };
 
 /// Long enough for any machine; a test that waits for it has failed.
