@@ -6,3 +6,4 @@ pub mod orders;
 pub mod report;
 pub mod result;
 pub mod stamp;
+pub mod view;
