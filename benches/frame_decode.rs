@@ -3,12 +3,13 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outpour::wire::websocket::{Decoder, Inflater, Limits};
+use outpour::wire::websocket::{Decoder, Inflater};
 
-const LIMITS: Limits = Limits {
-    message_bytes_max: 1 << 20,
-    takes_compressed: false,
-};
+#[path = "pieces/frame.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod frame;
+
+use frame::{LIMITS, masked_text};
 
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("frame decode");
@@ -28,25 +29,6 @@ fn decode(criterion: &mut Criterion) {
         });
     }
     group.finish();
-}
-
-fn masked_text(payload_bytes: usize) -> Vec<u8> {
-    let mask = [0x37, 0xFA, 0x21, 0x3D];
-    let mut frame = vec![0x81];
-    match u16::try_from(payload_bytes).expect("the payload is short") {
-        length @ 0..126 => frame.push(0x80 | length as u8),
-        length => {
-            frame.push(0x80 | 126);
-            frame.extend(length.to_be_bytes());
-        }
-    }
-    frame.extend(mask);
-    frame.extend(
-        std::iter::repeat_n(b'x', payload_bytes)
-            .zip(mask.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
-    frame
 }
 
 criterion_group!(benches, decode);

@@ -3,23 +3,17 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use outpour::hub::letter::{Event, Origin};
 use outpour::hub::variant::{Encoder, Variant};
 use outpour::wire::websocket::Deflater;
+
+#[path = "pieces/event.rs"]
+mod event;
 
 fn encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("frame encode");
     for data_bytes in [32, 128, 1_024, 10_240] {
-        let data = format!("\"{}\"", "x".repeat(data_bytes));
-        let event = Event {
-            app: 0,
-            origin: Origin::Api,
-            channel: "room-12345",
-            name: "\"message\"",
-            data: &data,
-            user_id: "",
-            excluded: None,
-        };
+        let data = event::data(data_bytes);
+        let event = event::event(&data);
         group.throughput(Throughput::Bytes(data_bytes as u64));
         group.bench_function(format!("{data_bytes} bytes"), |bencher| {
             let mut encoder = Encoder::new(Deflater::new(6, 512));
