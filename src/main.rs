@@ -6,18 +6,35 @@ use std::process::ExitCode;
 
 use outpour::options::command_line::{self, Command};
 use outpour::options::{self, Flags, Loaded, OptionsError, report};
-use outpour::server;
+use outpour::{load, server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|role| role == load::orders::ROLE)
+    {
+        return told(load::clients::serve());
+    }
     match command_line::parse(std::env::args_os()) {
         Ok(Command::Serve(flags)) => with_options(flags, |loaded| server::serve(loaded.options)),
         Ok(Command::Config(flags)) => with_options(flags, |loaded| print(&loaded.report())),
         Ok(Command::ConfigMarkdown) => print(&report::markdown()),
         Ok(Command::Doctor(flags)) => with_options(flags, |loaded| server::doctor(&loaded.options)),
         Err(help_or_error) => help_or_error.exit(),
+    }
+}
+
+/// The end of a process that another one of this program started.
+fn told(outcome: io::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("outpour: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -224,7 +224,7 @@ pub struct Stalled {
 }
 
 impl Stalled {
-    fn add(&mut self, other: &Stalled) {
+    pub fn add(&mut self, other: &Stalled) {
         self.clients += other.clients;
         self.closed += other.closed;
         self.bytes += other.bytes;
@@ -244,7 +244,7 @@ pub struct Churned {
 }
 
 impl Churned {
-    fn add(&mut self, other: &Churned) {
+    pub fn add(&mut self, other: &Churned) {
         self.joins += other.joins;
         self.leaves += other.leaves;
         self.failures += other.failures;
