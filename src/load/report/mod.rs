@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`json`] | the file that holds a result whole, and its reading |
 //! | [`hgrm`] | percentiles for the plotter of HdrHistogram |
+//! | [`html`] | the page with pictures |
 //! | [`table`] | the terminal's table |
 //! | [`compare`] | runs of two sides and more against each other |
 //! | [`requirement`] | `--require`: thresholds, and whether they are met |
@@ -16,6 +17,7 @@ pub mod compare;
 pub mod figure;
 pub mod grid;
 pub mod hgrm;
+pub mod html;
 pub mod json;
 pub mod numbers;
 pub mod requirement;

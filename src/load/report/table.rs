@@ -302,8 +302,8 @@ fn memory(results: &Results) -> String {
     text
 }
 
-/// Slow readers and guests of the step that counts.
-fn beside(results: &Results) -> String {
+/// Slow readers and guests of the step that counts, a line each.
+pub fn beside(results: &Results) -> String {
     let [step] = results.steps_that_count() else {
         return String::new();
     };

@@ -221,12 +221,17 @@ fn of_memory(memory: &Memory) -> String {
 }
 
 fn sentence(text: &str) -> String {
+    let end = if text.ends_with('.') { "" } else { "." };
+    format!("{}{end}", capital(text))
+}
+
+/// The same text with its first letter large.
+pub fn capital(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters
         .next()
         .map(|first| first.to_uppercase().collect::<String>());
-    let end = if text.ends_with('.') { "" } else { "." };
-    format!("{}{}{end}", first.unwrap_or_default(), letters.as_str())
+    format!("{}{}", first.unwrap_or_default(), letters.as_str())
 }
 
 #[cfg(test)]
