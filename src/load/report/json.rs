@@ -88,6 +88,16 @@ mod tests {
     }
 
     #[test]
+    fn a_result_that_was_kept_is_read() {
+        let kept = include_str!("../../../tests/clients/result.json");
+        let results = read(kept).unwrap();
+        assert_eq!(
+            (results.steps.len(), results.storms.len(), results.knee),
+            (5, 2, Some(4))
+        );
+    }
+
+    #[test]
     fn another_format_is_named_and_an_unknown_field_refused() {
         let text = write(&samples::idle()).unwrap();
         let later = text.replace("\"format\": 1", "\"format\": 2");

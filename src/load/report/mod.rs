@@ -1,10 +1,12 @@
-//! How results are shown, kept, compared and judged. Every function here takes values and returns text.
+//! How results are shown, kept, compared and judged. Functions take values and return text; files are the affair of
+//! [`command_line`] alone.
 //!
 //! | file | what it makes |
 //! |---|---|
 //! | [`json`] | the file that holds a result whole, and its reading |
 //! | [`hgrm`] | percentiles for the plotter of HdrHistogram |
 //! | [`html`] | the page with pictures |
+//! | [`command_line`] | `outpour bench report` and `outpour bench compare` |
 //! | [`table`] | the terminal's table |
 //! | [`compare`] | runs of two sides and more against each other |
 //! | [`requirement`] | `--require`: thresholds, and whether they are met |
@@ -13,6 +15,7 @@
 //! | [`grid`] | columns of text |
 //! | [`numbers`] | numbers with their units, as people read them |
 
+pub mod command_line;
 pub mod compare;
 pub mod figure;
 pub mod grid;
