@@ -18,8 +18,8 @@
 //! | [`hub`] | decisions: apps, channels, homes, logs, sweeps, rosters, sessions, letters | `base`, `wire`, `options` |
 //! | [`shard`] | one thread: the turn, and everything that it moves | all of the above |
 //! | [`edge`] | the thread for what is slow: webhooks and hooks | `base`, `wire`, `hub`, `options` |
-//! | [`load`] | the load generator: what it measures, and its reports | `base`, `ring`, `wire` |
-//! | [`server`] | boot, pinning, signals, drain, doctor | all |
+//! | [`load`] | the load generator, `outpour bench`: clients, publishers, scenarios, reports | `base`, `ring`, `wire` |
+//! | [`server`] | boot, pinning, signals, drain, doctor | all but `load` |
 //!
 //! # The path of a message
 //!
