@@ -2,6 +2,7 @@
 
 import base64
 import struct
+from statistics import median
 
 
 def of_fanout(results, prefix):
@@ -33,13 +34,14 @@ def of_knee(results, prefix):
 
 
 def of_connect(results, prefix):
-    figures, complaint = {}, complaint_of(results)
+    complaint = complaint_of(results)
+    failed = sum(storm["failed"] for storm in results["storms"])
+    if failed and not complaint:
+        complaint = f"{failed} attempts to connect failed and were made again"
+    rates = {}
     for storm in results["storms"]:
-        if storm["failed"]:
-            complaint = f"{storm['failed']} of {storm['connections']} connections failed"
-        else:
-            figures.setdefault(f"{prefix} {storm['kind']}", storm["handshakes_per_s"])
-    return figures, complaint
+        rates.setdefault(storm["kind"], []).append(storm["handshakes_per_s"])
+    return {f"{prefix} {kind}": median(values) for kind, values in rates.items()}, complaint
 
 
 def of_idle(results, prefix):
