@@ -15,7 +15,7 @@
 //! | [`options`] | settings: their forms, defaults and origins | |
 //! | [`ring`] | the kernel boundary: the trait, io_uring, its simulation, the start-up probe | `base` |
 //! | [`wire`] | bytes to values: HTTP, its API, WebSocket, its fallbacks, Pusher, signatures | `base` |
-//! | [`hub`] | decisions: apps, channels, homes, logs, sweeps, rosters, sessions, letters | `base`, `wire`, `options` |
+//! | [`hub`] | decisions: apps, channels, homes, logs, what is retained, sweeps, rosters, sessions, letters | `base`, `wire`, `options` |
 //! | [`shard`] | one thread: the turn, and everything that it moves | all of the above |
 //! | [`edge`] | the thread for what is slow: webhooks and hooks | `base`, `wire`, `hub`, `options` |
 //! | [`load`] | the load generator, `outpour bench`: clients, publishers, scenarios, reports | `base`, `ring`, `wire` |
@@ -55,6 +55,27 @@
 //! Whoever agreed to permessage-deflate gets the variant of its window. Every message is compressed by
 //! itself, so its frame is right for all of them, and no connection owns a window: what clients send
 //! is inflated in memory of the shard ([`wire::websocket::Inflater`]).
+//!
+//! # What was missed
+//!
+//! Channels that a pattern of the options names have serials: the home numbers their events from 1 on,
+//! without a hole, within an epoch that begins when the home has nothing of the channel, and every
+//! frame carries its number as one more member, for all subscribers: there is no further variant.
+//! What the server says of a channel's state (members, counts) has none; it is said anew to those who
+//! come. Each of them is let in by the home and told the epoch and where it stands.
+//!
+//! The home retains the last events as plain frames in segments that do not change
+//! ([`hub::retained`]), up to a number, an age and bytes for each channel; beyond what a shard may
+//! retain, the channels that hold most lose their oldest segment ([`hub::holdings`]). The live logs
+//! are not used for that: what those keep follows from sockets, what is retained from the options.
+//!
+//! One who resumes or goes back is let in behind the head ([`shard::backlog`]): its shard asks the home
+//! for one segment after the other, by the same questions and answers, and is sent them straight from
+//! the memory that the home shares. It costs a position and a share, whatever it has missed, and it
+//! takes no part in the sweep meanwhile: what is published is retained too. The answer with the last
+//! segment stands between the live frames, like every answer to one who comes, so that the subscriber
+//! is at its shard's head when it arrives. What went before it was fetched is told as a gap. An event
+//! that a connection is excluded from is left out for it here as well.
 //!
 //! # Sessions over HTTP
 //!
@@ -99,8 +120,9 @@
 //! 5. One publish is encoded once for each wire variant in use, however many sockets and shards
 //!    receive it.
 //! 6. A shard is generic over [`ring::Ring`]; the engine below it never enters the kernel.
-//! 7. No subscriber sees a gap, a repeat or a reorder within a channel: only the home gives
-//!    positions, lanes keep their order, and a cursor moves back by what a socket did not take.
+//! 7. No subscriber sees a gap, a repeat or a reorder within a channel, but for gaps that it is told
+//!    of: only the home gives positions and serials, lanes keep their order, and a cursor moves back
+//!    by what a socket did not take.
 //! 8. The bytes of a send are borrowed for the length of one system call; sends execute inside it.
 
 pub mod base;

@@ -12,6 +12,7 @@ pub fn event(data: &str) -> Event<'_> {
         data,
         user_id: "",
         excluded: None,
+        serial: None,
     }
 }
 

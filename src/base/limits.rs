@@ -166,3 +166,22 @@ pub const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// What is read of a hook's answer; a longer one counts as none.
 pub const HOOK_ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// Retained events lie in segments of this size, or of the one longer event in it; one who catches
+/// up is sent at most one of them at a time, so that it lacks the live log no longer than a socket
+/// takes for that.
+pub const SEGMENT_BYTES: usize = 64 * 1024;
+
+/// Of a segment that still grows a reader gets a copy, if that is so short; else the segment is
+/// closed and shared, so that what readers hold does not grow with their number, and segments are
+/// not so short that their records weigh.
+pub const COPIED_BYTES_MAX: usize = 4 * 1024;
+
+/// Those who catch up whose next events a turn looks for: 4 MiB to send, some milliseconds.
+pub const FETCHES_PER_TURN: usize = 64;
+
+/// Publishes under way that those who catch up leave room for.
+pub const FETCH_CREDIT_RESERVE: u32 = PUBLISHES_UNDER_WAY_MAX / 2;
+
+/// What one who catches up gets at a time where its events are encoded for it alone.
+pub const ENCODED_CHUNK_BYTES: usize = 16 * 1024;

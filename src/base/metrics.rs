@@ -74,6 +74,16 @@ shards {
     SlowClosed counter "outpour_slow_closed_total",
     /// Bytes of frames held in logs.
     LogBytes gauge "outpour_log_bytes",
+    /// Bytes of events that channels with serials retain.
+    RetainedBytes gauge "outpour_retained_bytes",
+    /// Segments of retained events that went because all channels together held too much.
+    RetainedEvicted counter "outpour_retained_segments_evicted_total",
+    /// Subscriptions that resumed and miss nothing.
+    Recovered counter "outpour_resumes_recovered_total",
+    /// Subscriptions that resumed too late and were told what they miss.
+    RecoveredLate counter "outpour_resumes_late_total",
+    /// Subscribers that were told of a gap while they caught up.
+    Gaps counter "outpour_gaps_total",
     /// Publishes that had to wait for a sweep.
     PublishesParked counter "outpour_publishes_parked_total",
     /// Publishes refused because a sweep stayed behind.

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use super::hook::Hook;
 use super::notice::Wanted;
 use super::quota::Quota;
-use crate::options::Options;
+use super::retained::Retention;
+use crate::options::{ChannelOptions, ChannelPattern, Options};
 use crate::wire::api::EventLimits;
 use crate::wire::pusher::member::MemberLimits;
 use crate::wire::pusher::user::UserLimits;
@@ -31,6 +32,8 @@ pub struct App {
     /// How long a connection has to be authorized; 0 if it does not have to be.
     pub authorization_timeout_s: u32,
     pub quota: Quota,
+    /// Which channels have serials, and how much they retain; the first that fits counts.
+    pub channels: Vec<(ChannelPattern, Option<Retention>)>,
     /// What its webhooks want to be told.
     pub wanted: Wanted,
     /// Who sees its events before they are published.
@@ -43,6 +46,24 @@ pub struct Apps {
     apps: Vec<App>,
     by_key: HashMap<String, u16>,
     by_id: HashMap<String, u16>,
+}
+
+/// What a table of channels says.
+fn rule(channels: &ChannelOptions) -> (ChannelPattern, Option<Retention>) {
+    let retention = Retention {
+        messages_max: channels.retention_messages_max,
+        bytes_max: channels.retention_bytes_max,
+        age_s: channels.retention_age_s,
+    };
+    (channels.name.clone(), channels.serials.then_some(retention))
+}
+
+impl App {
+    /// How much a channel retains, if its events have serials.
+    pub fn retention_of(&self, channel: &str) -> Option<Retention> {
+        let mut rules = self.channels.iter();
+        rules.find(|(pattern, _)| pattern.fits(channel))?.1
+    }
 }
 
 impl Apps {
@@ -71,6 +92,7 @@ impl Apps {
                 false => 0,
             },
             quota: Quota::new(app.connections_max, app.publishes_per_second_max),
+            channels: app.channels.iter().map(rule).collect(),
             wanted: Wanted::new(app),
             hook: app.before_publish.as_ref().map(Hook::new),
             limits: EventLimits {

@@ -3,9 +3,11 @@
 //! Whoever asks waits: its connection reads no further message until the answer is there, so there
 //! are never more questions under way than connections and channels in one request.
 
+use super::retained::Chunk;
 use super::variant::Variant;
 use crate::base::socket::Socket;
 use crate::wire::api::Attributes;
+use crate::wire::pusher::delivery::Begin;
 use crate::wire::pusher::member::MemberText;
 
 #[derive(Debug)]
@@ -24,7 +26,11 @@ pub enum Question {
         variant: Variant,
         /// Who it is, where that matters.
         member: Option<MemberText>,
+        /// From where on, if the channel has serials.
+        begin: Begin,
     },
+    /// The next events for one who was let in and catches up. No connection waits for the answer.
+    Fetch(Fetch),
     /// What there is to tell of the channel.
     Facts { place: u32 },
     /// The answer to the API's question about the channel.
@@ -51,7 +57,10 @@ pub enum Content {
     /// The requester gets what is sequenced from here on, after these messages.
     Entered {
         replies: Vec<Vec<u8>>,
+        /// What it has to fetch before that, if anything.
+        behind: Option<Behind>,
     },
+    Fetched(Box<Fetched>),
     /// The requester is told of what the watched user does from here on; so it stands now.
     Watching {
         is_online: bool,
@@ -70,6 +79,35 @@ pub enum Content {
     },
     /// The requester is not let in, for this reason.
     Refused(Refused),
+}
+
+/// What a subscriber has of a channel with serials, and what it was told of the channel's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind {
+    pub epoch: u64,
+    /// The last serial that it has.
+    pub after: u64,
+    pub roster_changes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Fetch {
+    pub variant: Variant,
+    /// Comes back with the answer.
+    pub number: u32,
+    pub epoch: u64,
+    pub after: u64,
+    pub roster_changes: u64,
+    pub bytes_max: usize,
+}
+
+#[derive(Debug)]
+pub struct Fetched {
+    pub number: u32,
+    /// With the last one, the requester gets what is sequenced from here on after it.
+    pub chunk: Chunk,
+    /// Messages that go before its events.
+    pub replies: Vec<Vec<u8>>,
 }
 
 /// How many a channel has.

@@ -29,6 +29,10 @@ pub struct Subscriber {
 /// The cursor of a subscriber whose channel has not yet been joined at its home.
 pub const WAITING: u64 = u64::MAX;
 
+/// The cursor of a subscriber that gets retained events before live ones: like every cursor at a
+/// head or past it, no sweep has anything for it.
+pub const CATCHING_UP: u64 = u64::MAX - 1;
+
 /// A frame that one subscriber does not get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exception {

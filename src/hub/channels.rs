@@ -140,6 +140,11 @@ impl Channels {
         }
     }
 
+    /// A number for the serials of a channel, another for each `number`.
+    pub fn epoch(&self, app: u16, name: &str, number: u64) -> u64 {
+        self.hasher.hash_one((app, name, number))
+    }
+
     pub fn len(&self) -> usize {
         self.records.len()
     }

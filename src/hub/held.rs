@@ -126,6 +126,7 @@ mod tests {
             data: &data,
             user_id: "",
             excluded: None,
+            serial: None,
         };
         Held {
             publication: Publication::new(&event, None, &mut BytesMut::new()),

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::ask::Answer;
 use super::audience::Exception;
 use super::letter::{Event, Origin};
+use super::retained::Retained;
 use super::roster::Roster;
 use super::variant::Variant;
 use crate::base::slab::Key;
@@ -18,13 +19,15 @@ use crate::wire::pusher::member::MemberText;
 /// What a home keeps of a channel that somebody is interested in.
 #[derive(Debug, Default)]
 pub struct Home {
-    /// One for each variant with subscribers anywhere.
+    /// One for each variant with subscribers anywhere, in the order of variants.
     pub streams: SmallVec<[Stream; 1]>,
     /// How many subscribers everybody was told of who is told such things.
     pub subscribers_told: u32,
     pub is_congested: bool,
     /// What channels of some kinds remember.
     pub kept: Option<Box<Kept>>,
+    /// The channel's last events, if they have serials.
+    pub retained: Option<Box<Retained>>,
 }
 
 /// What presence and cache channels remember.
@@ -115,6 +118,7 @@ impl Home {
             && !self.is_congested
             && self.subscribers_told == 0
             && self.kept.is_none()
+            && self.retained.is_none()
     }
 
     /// The id of the member who triggered an event, as a JSON token.
@@ -144,20 +148,19 @@ impl Home {
 
     /// The stream of a variant that gets its first subscribers here or anywhere.
     pub fn stream(&mut self, variant: Variant) -> &mut Stream {
-        let place = self
-            .streams
-            .iter()
-            .position(|stream| stream.variant == variant);
-        let place = place.unwrap_or_else(|| {
-            self.streams.push(Stream {
+        let before = self.streams.iter();
+        let place = before.take_while(|stream| stream.variant < variant).count();
+        let is_there = self.streams.get(place).map(|stream| stream.variant) == Some(variant);
+        if !is_there {
+            let stream = Stream {
                 variant,
                 head: 0,
                 local: None,
                 interests: SmallVec::new(),
                 outgoing: None,
-            });
-            self.streams.len() - 1
-        });
+            };
+            self.streams.insert(place, stream);
+        }
         &mut self.streams[place]
     }
 

@@ -13,8 +13,8 @@
 //! Letters of one lane arrive in the order they were posted, and that order is the protocol: a
 //! `Joined` comes before the first `Deliver`, an `Except` before the `Deliver` with its frame, a
 //! `Leave` before the next `Join` of the same channel, a `Join` before the first `Ask` of one who
-//! enters, an `Exit` before the next one; and an `Answer` to one who enters between the `Deliver` of
-//! what was sequenced before and the `Deliver` of what comes after.
+//! enters, an `Exit` before the next one; and an `Answer` to one who enters, or who has caught up,
+//! between the `Deliver` of what was sequenced before and the `Deliver` of what comes after.
 
 use bytes::{Bytes, BytesMut};
 
@@ -23,6 +23,7 @@ use super::fallback::{Place, Transfer};
 use super::variant::Variant;
 use crate::base::slab::Key;
 use crate::base::socket::{Address, Socket};
+use crate::wire::pusher::delivery::Serial;
 
 #[derive(Debug)]
 pub enum Letter {
@@ -155,6 +156,8 @@ pub struct Event<'a> {
     pub user_id: &'a str,
     /// The connection that does not get it.
     pub excluded: Option<Address>,
+    /// What the home gave it, if its channel has serials.
+    pub serial: Option<Serial>,
 }
 
 /// An [`Event`] that owns its text.
@@ -205,6 +208,7 @@ impl Publication {
             data,
             user_id: "",
             excluded: self.excluded,
+            serial: None,
         }
     }
 }
@@ -229,6 +233,7 @@ mod tests {
                     generation: 3,
                 },
             }),
+            serial: None,
         };
         let mut arena = BytesMut::new();
         let publication = Publication::new(&event, None, &mut arena);

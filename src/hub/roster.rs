@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::base::socket::Address;
+use crate::wire::pusher::delivery::Position;
 use crate::wire::pusher::member::{self, MemberText};
 
 #[derive(Debug, Default)]
@@ -16,6 +17,8 @@ pub struct Roster {
     /// By [`MemberText::id_escaped`].
     members: BTreeMap<Box<str>, Present>,
     connections: HashMap<Address, Box<str>>,
+    /// How often a member came or went.
+    changes: u64,
 }
 
 #[derive(Debug)]
@@ -51,6 +54,7 @@ impl Roster {
                     connections: 1,
                 };
                 self.members.insert(id.clone(), present);
+                self.changes += 1;
                 Entry::First
             }
         };
@@ -71,7 +75,13 @@ impl Roster {
         if present.connections > 0 {
             return None;
         }
+        self.changes += 1;
         self.members.remove(&id).map(|present| present.text)
+    }
+
+    /// How often a member came or went: whoever was told the roster at this number knows it.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The member that a connection came as.
@@ -95,11 +105,11 @@ impl Roster {
     }
 
     /// Appends the acknowledgement of a subscription.
-    pub fn acknowledge(&self, channel: &str, text: &mut Vec<u8>) {
+    pub fn acknowledge(&self, channel: &str, position: Option<&Position>, text: &mut Vec<u8>) {
         let runs = self
             .members()
             .map(|member| (member.id_escaped(), member.hash_entry_escaped()));
-        member::encode_presence_succeeded(text, channel, self.len(), runs);
+        member::encode_presence_succeeded(text, channel, self.len(), runs, position);
     }
 }
 

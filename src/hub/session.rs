@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use super::apps::App;
 use super::users::{self, SignIn, SignedIn, Watched};
 use crate::wire::channel::{self, ChannelKind};
+use crate::wire::pusher::delivery::Begin;
 use crate::wire::pusher::member::{Member, MemberText};
 use crate::wire::pusher::user::{self, User};
 use crate::wire::pusher::{self, ClientMessage, CloseCode, SocketId};
@@ -38,6 +39,7 @@ pub enum Decision<'a> {
         channel: Cow<'a, str>,
         /// Who joins a presence channel.
         member: Option<MemberText>,
+        begin: Begin,
     },
     Unsubscribe {
         channel: Cow<'a, str>,
@@ -94,7 +96,20 @@ impl Session {
                 channel,
                 auth,
                 channel_data,
-            } => self.subscribe(app, socket_id, channel, auth, channel_data, reply),
+                begin,
+            } => {
+                let channel = self.subscribe(app, socket_id, channel, auth, channel_data, reply);
+                match channel {
+                    Decision::Subscribe {
+                        channel, member, ..
+                    } => Decision::Subscribe {
+                        channel,
+                        member,
+                        begin,
+                    },
+                    decision => decision,
+                }
+            }
             // A user's own channel goes with the sign-in.
             ClientMessage::Unsubscribe { channel } if channel.starts_with('#') => {
                 Decision::Answered
@@ -237,7 +252,11 @@ impl Session {
                 }
             }
         }
-        Decision::Subscribe { channel, member }
+        Decision::Subscribe {
+            channel,
+            member,
+            begin: Begin::Head,
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one message")]

@@ -36,6 +36,15 @@ impl Encoder {
         }
     }
 
+    /// Appends a message of a plain frame as this variant has it.
+    pub fn encode_again(variant: Variant, plain: &[u8], frame: &mut Vec<u8>) {
+        match variant {
+            Variant::Plain | Variant::Deflated { .. } => frame.extend_from_slice(plain),
+            Variant::Xhr => fallback::encode_message(websocket::text_of(plain), frame),
+            Variant::Sse => fallback::encode_event(websocket::text_of(plain), frame),
+        }
+    }
+
     /// Appends the event's frame in this variant. Tells whether it was compressed.
     pub fn encode(&mut self, variant: Variant, event: &Event<'_>, frame: &mut Vec<u8>) -> bool {
         match variant {
@@ -101,7 +110,9 @@ pub fn encode_text(event: &Event<'_>, text: &mut Vec<u8>) {
     match event.origin {
         Origin::Message => text.extend_from_slice(data.as_bytes()),
         Origin::Api | Origin::Client | Origin::Server => {
-            pusher::encode_client_event_tokens(text, name, channel, data, event.user_id);
+            let serial = event.serial.map_or(0, |serial| serial.number);
+            let user_id = event.user_id;
+            pusher::encode_client_event_tokens(text, name, channel, data, user_id, serial);
         }
     }
 }
@@ -111,7 +122,8 @@ fn text_length(event: &Event<'_>) -> usize {
     match event.origin {
         Origin::Message => data.len(),
         Origin::Api | Origin::Client | Origin::Server => {
-            pusher::client_event_length(name, channel, data, event.user_id)
+            let serial = event.serial.map_or(0, |serial| serial.number);
+            pusher::client_event_length(name, channel, data, event.user_id, serial)
         }
     }
 }
@@ -138,6 +150,7 @@ mod tests {
             data,
             user_id: "",
             excluded: None,
+            serial: None,
         }
     }
 

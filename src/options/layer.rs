@@ -13,7 +13,8 @@ use toml::de::{DeTable, DeValue};
 use super::error::OptionsError;
 use super::form::Kind;
 use super::table::{
-    APP_SETTINGS, HOOK_SETTINGS, SETTINGS, Setting, VARIABLE_PREFIX, WEBHOOK_SETTINGS,
+    APP_SETTINGS, CHANNEL_SETTINGS, HOOK_SETTINGS, SETTINGS, Setting, VARIABLE_PREFIX,
+    WEBHOOK_SETTINGS,
 };
 use super::webhooks;
 
@@ -139,6 +140,7 @@ pub struct ListedApps {
 
 pub struct ListedApp {
     pub own: ListedTable,
+    pub channels: Vec<ListedTable>,
     pub webhooks: Vec<ListedTable>,
     pub before_publish: Option<ListedTable>,
 }
@@ -151,8 +153,10 @@ pub struct ListedTable {
 
 /// The key of the list of apps, and those of the tables in an app.
 const APPS_KEY: &str = "apps";
+const CHANNELS_KEY: &str = "channels";
 const WEBHOOKS_KEY: &str = "webhooks";
 const HOOK_KEY: &str = "before_publish";
+const TABLE_KEYS: [&str; 3] = [CHANNELS_KEY, WEBHOOKS_KEY, HOOK_KEY];
 
 impl File {
     pub fn parse(path: &Path, text: &str) -> Result<Self, OptionsError> {
@@ -214,17 +218,26 @@ impl Source<'_> {
         let tables = self.tables(APPS_KEY, "[[apps]] tables, at least one", &origin, value)?;
         let apps = tables.into_iter().map(|(origin, table)| {
             let mut own = Vec::new();
-            let (mut webhooks, mut before_publish) = (Vec::new(), None);
+            let (mut channels, mut webhooks) = (Vec::new(), Vec::new());
+            let mut before_publish = None;
             for (key, origin, value) in self.entries(table) {
+                if key == CHANNELS_KEY {
+                    let accepts = "[[apps.channels]] tables, at least one";
+                    let tables = self.tables(CHANNELS_KEY, accepts, &origin, value)?;
+                    channels = self.all_listed(CHANNEL_SETTINGS, tables)?;
+                    continue;
+                }
                 if key == WEBHOOKS_KEY {
-                    webhooks = self.webhooks(&origin, value)?;
+                    let accepts = "[[apps.webhooks]] tables, at least one";
+                    let tables = self.tables(WEBHOOKS_KEY, accepts, &origin, value)?;
+                    webhooks = self.all_listed(WEBHOOK_SETTINGS, tables)?;
                     continue;
                 }
                 if key == HOOK_KEY {
                     before_publish = Some(self.hook(origin, value)?);
                     continue;
                 }
-                let index = known(APP_SETTINGS, key, &origin, &[WEBHOOKS_KEY, HOOK_KEY])?;
+                let index = known(APP_SETTINGS, key, &origin, &TABLE_KEYS)?;
                 own.push(given(index, origin, value));
             }
             let own = ListedTable {
@@ -233,6 +246,7 @@ impl Source<'_> {
             };
             Ok(ListedApp {
                 own,
+                channels,
                 webhooks,
                 before_publish,
             })
@@ -241,16 +255,14 @@ impl Source<'_> {
         Ok(ListedApps { origin, apps })
     }
 
-    fn webhooks(
+    fn all_listed<T>(
         &self,
-        origin: &Origin,
-        value: &Spanned<DeValue<'_>>,
+        known_settings: &[Setting<T>],
+        tables: Vec<(Origin, &DeTable<'_>)>,
     ) -> Result<Vec<ListedTable>, OptionsError> {
-        let accepts = "[[apps.webhooks]] tables, at least one";
-        let tables = self.tables(WEBHOOKS_KEY, accepts, origin, value)?;
         let listed = tables.into_iter();
         listed
-            .map(|(origin, table)| self.listed(WEBHOOK_SETTINGS, origin, table))
+            .map(|(origin, table)| self.listed(known_settings, origin, table))
             .collect()
     }
 

@@ -16,7 +16,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub mod channels;
 pub mod command_line;
+pub mod defaults;
 pub mod error;
 pub mod form;
 pub mod layer;
@@ -24,19 +26,21 @@ pub mod report;
 pub mod table;
 pub mod webhooks;
 
+pub use channels::ChannelPattern;
 pub use error::OptionsError;
 pub use form::{Automatic, Cores, Secret};
 pub use layer::{Flags, Origin};
-pub use table::{AppOptions, HookOptions, Options, WebhookOptions};
+pub use table::{AppOptions, ChannelOptions, HookOptions, Options, WebhookOptions};
 pub use webhooks::{EventType, EventTypes, OnFailure, Url};
 
 use crate::base::dialect::Dialect;
 
+use defaults::{SOKETI_DEFAULTS, listed_app, listed_channel};
 use form::Kind;
 use layer::{CONFIG_VARIABLE, Environment, File, Given, ListedApps, ListedTable};
 use table::{
-    APP_REQUIRED, APP_SETTINGS, BUILT_IN_SECRET, HOOK_SETTINGS, ONLY_APP, SETTINGS,
-    SOKETI_DEFAULTS, Setting, WEBHOOK_REQUIRED, WEBHOOK_SETTINGS, listed_app,
+    APP_REQUIRED, APP_SETTINGS, BUILT_IN_SECRET, CHANNEL_REQUIRED, CHANNEL_SETTINGS, HOOK_SETTINGS,
+    ONLY_APP, SETTINGS, Setting, WEBHOOK_REQUIRED, WEBHOOK_SETTINGS,
 };
 
 /// The options, and where each value came from.
@@ -53,6 +57,8 @@ pub struct Loaded {
 struct AppOrigins {
     /// One for each of [`APP_SETTINGS`].
     own: Vec<Origin>,
+    /// For each table of channels one for each of [`CHANNEL_SETTINGS`].
+    channels: Vec<Vec<Origin>>,
     /// For each webhook one for each of [`WEBHOOK_SETTINGS`].
     webhooks: Vec<Vec<Origin>>,
     /// If there is a hook: one for each of [`HOOK_SETTINGS`].
@@ -243,6 +249,14 @@ impl Loaded {
         for entry in listed.apps {
             let mut app = listed_app(&self.options);
             let own = complete("app", APP_SETTINGS, &APP_REQUIRED, entry.own, &mut app)?;
+            let mut channels = Vec::new();
+            for table in entry.channels {
+                let mut channel = listed_channel(&self.options);
+                let (settings, required) = (CHANNEL_SETTINGS, &CHANNEL_REQUIRED);
+                let name = "table of channels";
+                channels.push(complete(name, settings, required, table, &mut channel)?);
+                app.channels.push(channel);
+            }
             let mut webhooks = Vec::new();
             for table in entry.webhooks {
                 let mut webhook = WebhookOptions::default();
@@ -267,6 +281,7 @@ impl Loaded {
             apps.push(app);
             app_origins.push(AppOrigins {
                 own,
+                channels,
                 webhooks,
                 before_publish,
             });
@@ -294,6 +309,12 @@ impl Loaded {
             ..WebhookOptions::default()
         };
         app.webhooks = self.options.webhook_url.iter().map(webhook).collect();
+        let channel = |name: &ChannelPattern| ChannelOptions {
+            name: name.clone(),
+            ..listed_channel(&self.options)
+        };
+        let retained = &self.options.retained_channels;
+        app.channels = retained.iter().map(channel).collect();
         self.options.apps[0] = app;
     }
 

@@ -1,10 +1,11 @@
 //! What the options are, in words: each value with its origin for the operator, and the table of
 //! settings for the documentation.
 
+use super::defaults::{listed_app, listed_channel, server_wide};
 use super::layer::Origin;
 use super::table::{
-    APP_REQUIRED, APP_SETTINGS, HOOK_SETTINGS, ONLY_APP, Options, SETTINGS, Setting,
-    WEBHOOK_REQUIRED, WEBHOOK_SETTINGS, listed_app, server_wide,
+    APP_REQUIRED, APP_SETTINGS, CHANNEL_REQUIRED, CHANNEL_SETTINGS, HOOK_SETTINGS, ONLY_APP,
+    Options, SETTINGS, Setting, WEBHOOK_REQUIRED, WEBHOOK_SETTINGS,
 };
 use super::{HookOptions, Loaded, WebhookOptions};
 
@@ -29,6 +30,11 @@ impl Loaded {
                 app,
                 &origins.own,
             ));
+            for (place, channel) in app.channels.iter().enumerate() {
+                let name = format!("apps[{index}].channels[{place}]");
+                let origins = &origins.channels[place];
+                lines.extend(of_table(&name, CHANNEL_SETTINGS, channel, origins));
+            }
             for (place, webhook) in app.webhooks.iter().enumerate() {
                 let name = format!("apps[{index}].webhooks[{place}]");
                 let origins = &origins.webhooks[place];
@@ -104,15 +110,10 @@ pub fn markdown() -> String {
     }
     text.push_str(&heading("Each of `[[apps]]`, in the file only"));
     let app = listed_app(&options);
-    for setting in APP_SETTINGS {
-        let is_server_s = server_wide(setting.name).is_some();
-        let default = match setting.name {
-            name if APP_REQUIRED.contains(&name) => "required".to_string(),
-            _ if is_server_s => "the server's".to_string(),
-            _ => default_for_reading(setting, &app),
-        };
-        text.push_str(&row(setting, &default));
-    }
+    rows_with_server_wide(&mut text, APP_SETTINGS, &APP_REQUIRED, &app);
+    text.push_str(&heading("Each of `[[apps.channels]]`, in the file only"));
+    let channel = listed_channel(&options);
+    rows_with_server_wide(&mut text, CHANNEL_SETTINGS, &CHANNEL_REQUIRED, &channel);
     text.push_str(&heading("Each of `[[apps.webhooks]]`, in the file only"));
     let webhook = WebhookOptions::default();
     for setting in WEBHOOK_SETTINGS {
@@ -134,6 +135,24 @@ pub fn markdown() -> String {
     text.push_str(MARKDOWN_END);
     text.push('\n');
     text
+}
+
+/// The rows of a table some of whose settings have the server's value by default.
+fn rows_with_server_wide<T>(
+    text: &mut String,
+    settings: &'static [Setting<T>],
+    required: &[&str],
+    target: &T,
+) {
+    for setting in settings {
+        let is_server_s = server_wide(setting.name).is_some();
+        let default = match setting.name {
+            name if required.contains(&name) => "required".to_string(),
+            _ if is_server_s => "the server's".to_string(),
+            _ => default_for_reading(setting, target),
+        };
+        text.push_str(&row(setting, &default));
+    }
 }
 
 /// The default for the help and the documentation. A built-in secret is no secret.

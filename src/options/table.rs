@@ -10,6 +10,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::base::dialect::Dialect;
 
+use super::channels::{ChannelPattern, PatternList, PatternText};
 use super::form::{
     Address, Auto, Automatic, CoreList, Cores, Form, Identifier, Kind, OwnPath, PathPrefix, Secret,
     SecretText, Switch, Whole, Words,
@@ -331,6 +332,20 @@ settings! {
             /// refused.
             publish_wait_ms_max: u64 = 2000, Whole(0, 60_000);
         }
+        "Delivery" {
+            /// Channels of the only app whose events have serials and are retained, so that clients
+            /// that were away get what they missed.
+            retained_channels: Vec<ChannelPattern> = Vec::new(), PatternList;
+            /// Events that such a channel retains.
+            retention_messages_max: u64 = 1000, Whole(1, 1_000_000_000);
+            /// Encoded bytes of those events.
+            retention_bytes_max: usize = 4 << 20, Whole(1024, 1 << 40);
+            /// Age at which an event is no longer retained.
+            retention_age_s: u32 = 120, Whole(1, 31_536_000);
+            /// Retained events of all channels of one shard together; beyond it the channels that
+            /// hold most lose their oldest.
+            retention_bytes_per_shard_max: usize = 256 << 20, Whole(64 << 10, 1 << 40);
+        }
         "Webhooks" {
             /// Where the events of the only app are sent; empty for nowhere.
             webhook_url: Option<Url> = None, OptionalUrl;
@@ -442,12 +457,36 @@ settings! {
         }
     }
     nested {
+        /// Channels whose events have serials and are retained.
+        channels: Vec<ChannelOptions> = Vec::new();
         /// Where its events are sent.
         webhooks: Vec<WebhookOptions> = Vec::new();
         /// Whom its events are shown to before they are published.
         before_publish: Option<HookOptions> = None;
     }
 }
+
+settings! {
+    /// Channels of an app that have serials and are retained, or are not: the first table whose name
+    /// fits a channel counts.
+    pub struct ChannelOptions in CHANNEL_SETTINGS {
+        "Channels" {
+            /// Which channels.
+            name: ChannelPattern = ChannelPattern::Prefix(String::new()), PatternText;
+            /// Give their events serials and retain them.
+            serials: bool = true, Switch;
+            /// Events that one of them retains.
+            retention_messages_max: u64 = 1000, Whole(1, 1_000_000_000);
+            /// Encoded bytes of those events.
+            retention_bytes_max: usize = 4 << 20, Whole(1024, 1 << 40);
+            /// Age at which an event is no longer retained.
+            retention_age_s: u32 = 120, Whole(1, 31_536_000);
+        }
+    }
+}
+
+/// What a table of channels in the file must state.
+pub const CHANNEL_REQUIRED: [&str; 1] = ["name"];
 
 settings! {
     /// One webhook of an app.
@@ -508,60 +547,20 @@ pub const BUILT_IN_SECRET: &str = "app-secret";
 pub const APP_REQUIRED: [&str; 3] = ["id", "key", "secret"];
 
 /// The settings that describe the only app, where the file lists none.
-pub const ONLY_APP: [&str; 6] = [
+pub const ONLY_APP: [&str; 7] = [
     "app_id",
     "app_key",
     "app_secret",
     "client_events",
+    "retained_channels",
     "webhook_url",
     "webhook_events",
-];
-
-/// The setting of the whole server that an app's setting of this name has its default from.
-pub fn server_wide(name: &str) -> Option<&'static Setting<Options>> {
-    SETTINGS
-        .iter()
-        .find(|setting| setting.name == name && !ONLY_APP.contains(&name))
-}
-
-/// An app of the file before its own lines are read: client events are off, as the vendor has it,
-/// and its limits are those of the server.
-pub fn listed_app(options: &Options) -> AppOptions {
-    let mut app = AppOptions {
-        client_events: false,
-        ..AppOptions::default()
-    };
-    app.take_limits(options);
-    app
-}
-
-impl AppOptions {
-    /// Gives the app the server's value of every setting that both have.
-    pub fn take_limits(&mut self, options: &Options) {
-        for setting in APP_SETTINGS {
-            if let Some(server_wide) = server_wide(setting.name) {
-                let is_taken = setting.set(self, &server_wide.print(options));
-                assert!(is_taken, "both settings {} accept the same", setting.name);
-            }
-        }
-    }
-}
-
-/// What soketi has as defaults where they differ, and the sizes of messages that follow from them.
-///
-/// Source: soketi 1.6, its documentation of environment variables.
-pub const SOKETI_DEFAULTS: &[(&str, &str)] = &[
-    ("activity_timeout_s", "30"),
-    ("event_data_bytes_max", "102400"),
-    ("presence_user_bytes_max", "2048"),
-    ("cache_ttl_s", "3600"),
-    ("message_bytes_max", "1048576"),
-    ("http_body_bytes_max", "8388608"),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::defaults::listed_app;
 
     #[test]
     fn every_default_is_a_value_that_its_form_accepts() {

@@ -356,7 +356,7 @@ fn listed_apps_have_the_limits_of_the_server_unless_they_state_their_own() {
 fn every_limit_of_an_app_is_the_servers_unless_it_is_stated() {
     let mut count = 0;
     for setting in APP_SETTINGS {
-        let Some(server_wide) = table::server_wide(setting.name) else {
+        let Some(server_wide) = defaults::server_wide(setting.name) else {
             continue;
         };
         let [text, ..] = samples(server_wide);
@@ -876,5 +876,63 @@ fn an_app_has_one_hook_at_most() {
             ..Typed::default()
         },
         "on_failure = \"drop\" (file outpour.toml:7) is refused: it accepts one of publish, refuse",
+    );
+}
+
+#[test]
+fn channels_that_are_retained_are_named_by_one_setting_or_by_tables() {
+    let one = loaded(Typed {
+        arguments: &[
+            "--retained-channels",
+            "room chat-*",
+            "--retention-age-s",
+            "7",
+        ],
+        ..Typed::default()
+    })
+    .unwrap();
+    let [room, chat] = &one.options.apps[0].channels[..] else {
+        panic!("two patterns were given");
+    };
+    assert_eq!((room.name.to_string(), room.serials), ("room".into(), true));
+    assert_eq!(
+        (chat.name.to_string(), chat.retention_age_s),
+        ("chat-*".into(), 7)
+    );
+
+    let file = "\
+retention_messages_max = 5
+[[apps]]
+id = 1
+key = 'a'
+secret = 's'
+[[apps.channels]]
+name = 'chat-secret'
+serials = false
+[[apps.channels]]
+name = 'chat-*'
+retention_bytes_max = 9000
+";
+    let listed = loaded(Typed {
+        file,
+        ..Typed::default()
+    })
+    .unwrap();
+    let [secret, chat] = &listed.options.apps[0].channels[..] else {
+        panic!("two tables are listed");
+    };
+    assert!(!secret.serials && chat.serials);
+    assert_eq!(
+        (chat.retention_messages_max, chat.retention_bytes_max),
+        (5, 9000)
+    );
+    let report = listed.report();
+    assert!(report.contains("apps[0].channels[1].name"), "{report}");
+    check_error(
+        Typed {
+            file: "[[apps]]\nid = 1\nkey = 'a'\nsecret = 's'\n[[apps.channels]]\nserials = true",
+            ..Typed::default()
+        },
+        "the table of channels at file outpour.toml:5 has no name",
     );
 }

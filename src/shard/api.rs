@@ -180,6 +180,7 @@ impl Engine {
                 data: event.data.token(),
                 user_id: "",
                 excluded,
+                serial: None,
             }));
         }
         let query = Publish::new(app, form, parsed);

@@ -2,11 +2,12 @@
 
 use crate::base::metrics::Metric;
 use crate::base::socket::{Address, Socket};
-use crate::hub::ask::{Answer, Ask, Content, Question, Refused};
+use crate::hub::ask::{Answer, Ask, Content, Fetch, Question, Refused};
 use crate::hub::channels::Membership;
 use crate::hub::letter::Letter;
 use crate::hub::variant::Variant;
 use crate::wire::pusher;
+use crate::wire::pusher::delivery::Begin;
 use crate::wire::pusher::member::MemberText;
 
 use super::Engine;
@@ -34,6 +35,7 @@ impl Engine {
         app: u16,
         channel: &str,
         member: Option<MemberText>,
+        begin: Begin,
     ) {
         self.subscribe(slot, app, channel);
         let variant = self.connections[slot].variant;
@@ -41,7 +43,11 @@ impl Engine {
             requester: self.connections.socket(slot),
             app,
             channel: channel.into(),
-            question: Question::Enter { variant, member },
+            question: Question::Enter {
+                variant,
+                member,
+                begin,
+            },
         });
     }
 
@@ -86,7 +92,8 @@ impl Engine {
                 );
                 is_joining && self.exits.iter().all(|(to, _)| *to != home)
             }
-            Question::Facts { .. }
+            Question::Fetch(_)
+            | Question::Facts { .. }
             | Question::Channel { .. }
             | Question::Users { .. }
             | Question::Terminate
@@ -118,6 +125,7 @@ impl Engine {
                 home.stream(variant).answer(from, ask.answer(content));
                 self.owe(channel);
             }
+            Question::Fetch(Fetch { variant, .. }) => self.answer_fetch(from, ask, variant),
             Question::Facts { .. }
             | Question::Channel { .. }
             | Question::Users { .. }
@@ -138,15 +146,16 @@ impl Engine {
         }
     }
 
-    fn consider(&mut self, from: u16, ask: &mut Ask) -> Content {
+    pub(super) fn consider(&mut self, from: u16, ask: &mut Ask) -> Content {
         let address = Address {
             shard: from,
             socket: ask.requester,
         };
         match &mut ask.question {
-            Question::Enter { member, .. } => {
-                self.enter(ask.app, &ask.channel, address, member.take())
+            Question::Enter { member, begin, .. } => {
+                self.enter(ask.app, &ask.channel, address, member.take(), *begin)
             }
+            Question::Fetch(fetch) => self.fetch(ask.app, &ask.channel, address, fetch),
             Question::Facts { place } => Content::Facts {
                 place: *place,
                 facts: self.facts(ask.app, &ask.channel),
@@ -168,16 +177,22 @@ impl Engine {
         let slot = answer.requester.slot;
         let place = self.place_of(slot, answer.app, &answer.channel);
         match answer.content {
-            Content::Entered { replies } => {
+            Content::Entered { replies, behind } => {
                 // A session that was closed meanwhile has been told the last that it is told.
-                if self.let_in(slot, place) {
+                if let Some(place) = self.let_in(slot, place) {
                     for reply in &replies {
                         self.reply_text(slot, reply);
                     }
+                    if let Some(behind) = behind {
+                        self.fall_behind(slot, place, behind);
+                    }
                 }
             }
+            Content::Fetched(fetched) => {
+                return self.on_fetched(answer.requester, answer.app, &answer.channel, *fetched);
+            }
             Content::Watching { is_online } => {
-                self.let_in(slot, place);
+                let _has_left = self.let_in(slot, place).is_none();
                 self.on_watching(slot, &answer.channel, is_online);
             }
             content @ (Content::Facts { .. } | Content::Body(_) | Content::Listed { .. }) => {
@@ -199,13 +214,13 @@ impl Engine {
         self.on_receipt(answer.requester);
     }
 
-    /// The home's frames up to here are those that the subscriber does not get. False if it has
+    /// The home's frames up to here are those that the subscriber does not get. Nothing if it has
     /// left.
-    fn let_in(&mut self, slot: u32, place: Option<usize>) -> bool {
-        let Some(place) = place else { return false };
+    fn let_in(&mut self, slot: u32, place: Option<usize>) -> Option<usize> {
+        let place = place?;
         let held = self.connections[slot].subscriptions[place];
         let record = &mut self.channels[held.channel];
         record.subscribers[held.index as usize].cursor = record.head;
-        true
+        Some(place)
     }
 }

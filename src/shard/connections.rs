@@ -1,9 +1,10 @@
 //! The connections of one shard: a record for every slot of the ring's file table.
 //!
 //! Invariant: a slot is `direct` exactly if a frame of its one subscription may be sent straight
-//! from the log: it is open, has one subscription, takes bytes, has nothing else to send, and has
-//! a socket of its own.
+//! from the log: it is open, has one subscription, takes bytes, has nothing else to send or to get
+//! first, and has a socket of its own.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::{Index, IndexMut};
@@ -22,6 +23,7 @@ use crate::hub::variant::Variant;
 use crate::wire::http::Progress;
 use crate::wire::websocket::Decoder;
 
+use super::backlog::Backlog;
 use super::sessions::Fallback;
 use super::transfer::Departure;
 
@@ -40,6 +42,8 @@ pub struct Connection {
     pub has_activity_timer: bool,
     /// The peer has ended its side.
     pub has_ended: bool,
+    /// Some of its subscriptions get retained events before live ones.
+    pub is_behind: bool,
     /// Runs of frames that this connection does not get and has not passed.
     pub exceptions: u32,
     pub peer: PeerAddress,
@@ -230,6 +234,8 @@ pub struct Connections {
     spare_outboxes: Vec<Box<Outbox>>,
     #[expect(clippy::vec_box, reason = "likewise")]
     spare_waits: Vec<Box<Waiting>>,
+    /// Of the connections that are behind, by slot: few of many, so that the others pay nothing.
+    backlogs: HashMap<u32, SmallVec<[Backlog; 1]>>,
     slots: u32,
     pub direct: SlotSet,
 }
@@ -242,6 +248,7 @@ impl Connections {
             free: Vec::new(),
             spare_outboxes: Vec::new(),
             spare_waits: Vec::new(),
+            backlogs: HashMap::new(),
             slots,
             direct: SlotSet::new(slots),
         }
@@ -290,6 +297,7 @@ impl Connections {
             && !connection.is_blocked
             && connection.outbox.is_none()
             && connection.exceptions == 0
+            && !connection.is_behind
             && connection.variant != Variant::Xhr;
         self.direct.set(slot, is_direct);
     }
@@ -336,6 +344,41 @@ impl Connections {
         }
     }
 
+    /// What a connection still has to get of a channel before live events, if it is behind there.
+    pub fn backlog(&self, slot: u32, channel: u32) -> Option<&Backlog> {
+        if !self[slot].is_behind {
+            return None;
+        }
+        let mut backlogs = self.backlogs.get(&slot)?.iter();
+        backlogs.find(|backlog| backlog.channel == channel)
+    }
+
+    pub fn backlog_mut(&mut self, slot: u32, channel: u32) -> Option<&mut Backlog> {
+        if !self[slot].is_behind {
+            return None;
+        }
+        let mut backlogs = self.backlogs.get_mut(&slot)?.iter_mut();
+        backlogs.find(|backlog| backlog.channel == channel)
+    }
+
+    pub fn fall_behind(&mut self, slot: u32, backlog: Backlog) {
+        self.backlogs.entry(slot).or_default().push(backlog);
+        self[slot].is_behind = true;
+        self.refresh_direct(slot);
+    }
+
+    /// Keeps those of a connection's backlogs for which `is_kept` says so.
+    pub fn retain_backlogs(&mut self, slot: u32, is_kept: impl FnMut(&mut Backlog) -> bool) {
+        if let Some(backlogs) = self.backlogs.get_mut(&slot) {
+            backlogs.retain(is_kept);
+            if backlogs.is_empty() {
+                self.backlogs.remove(&slot);
+                self[slot].is_behind = false;
+                self.refresh_direct(slot);
+            }
+        }
+    }
+
     /// The slot whose socket carries what is sent to a connection: its own, but a session's is that
     /// of its receiver.
     pub fn carrier(&self, slot: u32) -> u32 {
@@ -372,6 +415,7 @@ impl Connection {
             was_mid_message: false,
             has_activity_timer: false,
             has_ended: false,
+            is_behind: false,
             exceptions: 0,
             peer: PeerAddress::UNKNOWN,
             variant: Variant::Plain,

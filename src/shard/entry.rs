@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 
 use crate::base::socket::Address;
-use crate::hub::ask::{Content, Refused};
+use crate::hub::ask::{Behind, Content, Refused};
 use crate::hub::home::{Cached, Kept};
 use crate::hub::letter::{Event, Exit, Origin};
 use crate::hub::notice::Kind;
@@ -14,6 +14,7 @@ use crate::hub::variant::{self, Variant};
 use crate::wire::channel::ChannelKind;
 use crate::wire::pusher;
 use crate::wire::pusher::announcement::CACHE_MISS;
+use crate::wire::pusher::delivery::{self, Begin};
 use crate::wire::pusher::member::{MEMBER_ADDED, MEMBER_REMOVED, MemberText};
 
 use super::Engine;
@@ -26,6 +27,7 @@ impl Engine {
         name: &str,
         address: Address,
         member: Option<MemberText>,
+        begin: Begin,
     ) -> Content {
         if let Some(id) = users::watched_id(name) {
             let is_online = self.is_online(app, id);
@@ -36,8 +38,17 @@ impl Engine {
             // It is the sign-in that is acknowledged.
             return Content::Entered {
                 replies: Vec::new(),
+                behind: None,
             };
         }
+        let stood = match self.open_retained(app, name) {
+            Some(channel) => match self.stand(channel, begin) {
+                Ok((position, behind)) => Some((position, behind)),
+                Err(refused) => return refused,
+            },
+            None => None,
+        };
+        let position = stood.as_ref().map(|(position, _)| position);
         // A channel is occupied before it has a member or misses an event.
         self.review_occupied_of(app, name);
         let mut text = Vec::new();
@@ -54,15 +65,27 @@ impl Engine {
                 Entry::Again => {}
                 Entry::Full => return full(members_max),
             }
-            self.kept(app, name).roster.acknowledge(name, &mut text);
+            let roster = &self.kept(app, name).roster;
+            roster.acknowledge(name, position, &mut text);
+        } else if let Some(position) = position {
+            delivery::encode_subscription_succeeded_at(&mut text, name, position);
         } else {
             pusher::encode_subscription_succeeded(&mut text, name);
         }
         let mut replies = vec![text];
-        if kind.is_cache() {
+        // One who says where it begins gets the last event from there on, or has it.
+        let begins_elsewhere = stood.is_some() && begin != Begin::Head;
+        if kind.is_cache() && !begins_elsewhere {
             replies.push(self.cached_text(app, name));
         }
-        Content::Entered { replies }
+        let behind = stood.and_then(|(_, behind)| {
+            let roster_changes = self.roster_changes(app, name);
+            behind.map(|behind| Behind {
+                roster_changes,
+                ..behind
+            })
+        });
+        Content::Entered { replies, behind }
     }
 
     /// One who had come leaves.
@@ -93,6 +116,7 @@ impl Engine {
             data,
             user_id: "",
             excluded: None,
+            serial: None,
         });
     }
 
@@ -116,6 +140,7 @@ impl Engine {
             data: cached.map_or("", |cached| &cached.data),
             user_id: "",
             excluded: None,
+            serial: None,
         };
         let mut text = Vec::new();
         variant::encode_text(&event, &mut text);

@@ -7,12 +7,13 @@ use crate::base::metrics::Metric;
 use crate::wire::channel;
 use crate::wire::fallback::{self, Cors};
 use crate::wire::http::{self, Body, Request};
+use crate::wire::pusher::delivery::Begin;
 use crate::wire::signature::{self, SignedRequest};
 
 use super::Engine;
 use super::api::SIGNATURE_GRACE_S;
 use super::connections::Protocol;
-use super::membership::{self, Standing};
+use super::membership::Standing;
 use super::requests::Answer;
 use crate::hub::variant::Variant;
 
@@ -67,8 +68,8 @@ impl Engine {
         http::encode_response(200, &headers, Body::Chunked, persistence, &mut head);
         self.reply_bytes(slot, &head);
         self.connections[slot].variant = Variant::Sse;
-        if membership::enters(&name) {
-            self.come_in(slot, number, &name, None);
+        if self.enters(number, &name) {
+            self.come_in(slot, number, &name, None, Begin::Head);
         } else if self.subscribe(slot, number, &name) == Standing::Stands {
             self.confirm_subscription(slot, &name);
         }

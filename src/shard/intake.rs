@@ -10,14 +10,21 @@ use crate::hub::letter::{Event, Origin};
 use crate::hub::session::{self, Decision, Session};
 use crate::hub::variant::Variant;
 use crate::ring::Operation;
+use crate::wire::pusher::delivery::Begin;
 use crate::wire::pusher::member::MemberText;
 use crate::wire::pusher::{self, SocketId};
 use crate::wire::websocket::{self, Decoder, Message, Opcode, Violation};
 
 use super::Engine;
 use super::connections::{Pending, Protocol, State};
-use super::membership::{self, Standing};
+use super::membership::Standing;
 use super::publish::Routed;
+
+/// How a client comes to a channel.
+struct Arrival {
+    member: Option<MemberText>,
+    begin: Begin,
+}
 
 impl Engine {
     pub fn socket_id(&self, slot: u32) -> SocketId {
@@ -223,8 +230,13 @@ impl Engine {
         match session.read(app, id, text, self.now_s, &mut reply) {
             Decision::Answered => {}
             Decision::Refused => self.metrics.add(Metric::MessagesRefused, 1),
-            Decision::Subscribe { channel, member } => {
-                self.on_subscribe(slot, session.app, &channel, member, &mut reply);
+            Decision::Subscribe {
+                channel,
+                member,
+                begin,
+            } => {
+                let arrival = Arrival { member, begin };
+                self.on_subscribe(slot, session.app, &channel, arrival, &mut reply);
             }
             Decision::Unsubscribe { channel } => {
                 if let Some(place) = self.place_of(slot, session.app, &channel) {
@@ -253,6 +265,7 @@ impl Engine {
                         data,
                         user_id: "",
                         excluded,
+                        serial: None,
                     };
                     if self.route(&[event], None) == Routed::Behind {
                         self.park(slot, &[event]);
@@ -276,7 +289,7 @@ impl Engine {
         slot: u32,
         app: u16,
         channel: &str,
-        member: Option<MemberText>,
+        arrival: Arrival,
         reply: &mut Vec<u8>,
     ) {
         let held = self.connections[slot].subscriptions.len();
@@ -293,8 +306,8 @@ impl Engine {
             let error = "The connection is subscribed to as many channels as it may be";
             pusher::encode_subscription_error(reply, channel, "LimitReached", error, 4004);
             self.metrics.add(Metric::MessagesRefused, 1);
-        } else if membership::enters(channel) {
-            self.come_in(slot, app, channel, member);
+        } else if self.enters(app, channel) {
+            self.come_in(slot, app, channel, arrival.member, arrival.begin);
         } else if self.subscribe(slot, app, channel) == Standing::Stands {
             pusher::encode_subscription_succeeded(reply, channel);
         }

@@ -38,7 +38,7 @@ impl Engine {
         }
         let record = &self.channels[channel];
         let is_joined = matches!(record.membership, Membership::Joined | Membership::Local);
-        let stands = is_joined && !enters(name);
+        let stands = is_joined && !self.enters(app, name);
         let cursor = if stands { record.head } else { WAITING };
         let index = self.channels.join(channel, slot, cursor);
         let held = &mut self.connections[slot].subscriptions;
@@ -74,6 +74,7 @@ impl Engine {
             sweep.exceptions.retain(|exception| exception.slot != slot);
             self.connections[slot].exceptions -= (before - sweep.exceptions.len()) as u32;
         }
+        self.drop_backlog(slot, held.channel);
         for (moved, index) in self.channels.leave(held.channel, held.index) {
             let subscriptions = &mut self.connections[moved].subscriptions;
             let other = subscriptions
@@ -83,7 +84,8 @@ impl Engine {
         }
         self.connections.refresh_direct(slot);
         self.metrics.subtract(Metric::Subscriptions, 1);
-        if enters(&self.channels[held.channel].name) {
+        let record = &self.channels[held.channel];
+        if self.enters(record.app, &record.name) {
             self.exit(slot, held.channel);
         }
         self.count_changed(held.channel);
@@ -155,12 +157,14 @@ impl Engine {
         record.home_key = home;
         record.membership = Membership::Joined;
         self.owe(channel);
+        let record = &self.channels[channel];
+        let enters = self.enters(record.app, &record.name);
         let record = &mut self.channels[channel];
         if record.subscribers.is_empty() {
             record.membership = Membership::LeaveDue;
             return;
         }
-        if enters(&record.name) {
+        if enters {
             return;
         }
         for subscriber in &mut record.subscribers {
@@ -328,11 +332,14 @@ impl Engine {
         record.subscribers_reported != record.subscribers.len() as u32
             || self.channels.floor(channel) - record.reported >= step
     }
-}
 
-/// Whether the home decides on each subscriber of a channel with this name, and has something to
-/// tell it.
-pub(super) fn enters(name: &str) -> bool {
-    let kind = ChannelKind::of(name);
-    kind.is_presence() || kind.is_cache() || name.starts_with('#')
+    /// Whether the home decides on each subscriber of a channel with this name, and has something
+    /// to tell it.
+    pub(super) fn enters(&self, app: u16, name: &str) -> bool {
+        let kind = ChannelKind::of(name);
+        kind.is_presence()
+            || kind.is_cache()
+            || name.starts_with('#')
+            || self.apps.app(app).retention_of(name).is_some()
+    }
 }

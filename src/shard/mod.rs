@@ -9,6 +9,7 @@
 //! | connections | `connections`, `intake` (bytes that came), `upgrade` (opening WebSockets) |
 //! | the path of an event | `publish`, `hold` (hooks), `home` (order, letters out), `membership` (letters in, subscriptions), `sweep` |
 //! | what homes know and tell | `ask`, `entry` (presence, caches), `counts`, `users`, `queries` |
+//! | what was missed | `retention` (at home), `backlog` (who catches up) |
 //! | HTTP | `requests`, `api`, `event_stream` |
 //! | HTTP instead of WebSockets | `fallback` (calls), `sessions`, `receivers`, `transfer` (to the session's shard) |
 
@@ -30,6 +31,7 @@ use crate::hub::ask::Ask;
 use crate::hub::audience::{Exception, Visit};
 use crate::hub::channels::Channels;
 use crate::hub::held::{Held, Lines};
+use crate::hub::holdings::Holdings;
 use crate::hub::hook::Action;
 use crate::hub::letter::{Exit, Letter};
 use crate::hub::variant::Encoder;
@@ -39,6 +41,7 @@ use crate::wire::websocket::{Deflater, Inflater};
 
 pub mod api;
 pub mod ask;
+pub mod backlog;
 pub mod connections;
 pub mod counts;
 pub mod drain;
@@ -57,6 +60,7 @@ pub mod publish;
 pub mod queries;
 pub mod receivers;
 pub mod requests;
+pub mod retention;
 pub mod sessions;
 pub mod sweep;
 pub mod transfer;
@@ -195,6 +199,14 @@ pub struct Engine {
     released: Vec<(Held, Action)>,
     /// Homes that keep an event, once each, by the second when it will be over.
     caching: BinaryHeap<Reverse<(u32, Key)>>,
+    /// Homes that retain events, once each, by the second in which there is something to forget.
+    retaining: BinaryHeap<Reverse<(u32, Key)>>,
+    holdings: Holdings,
+    /// How many epochs have begun here.
+    epochs: u64,
+    /// Subscriptions that are to fetch what comes next for them, at most once each.
+    fetches: VecDeque<(Socket, u32)>,
+    fetch_number: u32,
     arena: BytesMut,
     encoder: Encoder,
     inflater: Inflater,
@@ -277,6 +289,11 @@ impl Engine {
             conclusions: VecDeque::new(),
             released: Vec::new(),
             caching: BinaryHeap::new(),
+            retaining: BinaryHeap::new(),
+            holdings: Holdings::default(),
+            epochs: 0,
+            fetches: VecDeque::new(),
+            fetch_number: 0,
             encoder: Encoder::new(deflater),
             arena: BytesMut::with_capacity(limits::ARENA_BYTES),
             inflater: Inflater::default(),

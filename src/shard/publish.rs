@@ -109,23 +109,31 @@ impl Engine {
         if event.origin == Origin::Api && ChannelKind::of(event.channel).is_cache() {
             self.cache(event);
         }
+        let has_serial = self.gives_serial(event);
         let channel = self.channels.find(event.app, event.channel, Variant::Plain);
         let Some(channel) = channel else { return };
         let Some(mut home) = self.channels[channel].home.take() else {
             return;
         };
         let user_id = home.user_id_of(event);
+        let retained = home.retained.as_deref_mut().filter(|_| has_serial);
         let event = &Event {
             user_id: user_id.as_deref().unwrap_or(""),
+            serial: retained.as_ref().map(|retained| retained.next()),
             ..*event
         };
         let mut frame = std::mem::take(&mut self.frame);
-        let mut owes = false;
+        let (mut owes, mut encoded) = (false, None);
+        if let Some(retained) = retained {
+            self.encode(Variant::Plain, event, &mut frame);
+            retained.append(&frame, event.excluded, self.now_s);
+            encoded = Some(Variant::Plain);
+        }
         for stream in &mut home.streams {
-            frame.clear();
-            let is_compressed = self.encoder.encode(stream.variant, event, &mut frame);
-            self.metrics.add(Metric::Encodes, 1);
-            self.metrics.add(Metric::Deflates, u64::from(is_compressed));
+            if encoded != Some(stream.variant) {
+                self.encode(stream.variant, event, &mut frame);
+                encoded = Some(stream.variant);
+            }
             let start = stream.sequence(&frame);
             owes |= !stream.interests.is_empty();
             if let Some(local) = stream.local {
@@ -152,6 +160,9 @@ impl Engine {
         }
         self.frame = frame;
         self.channels[channel].home = Some(home);
+        if has_serial {
+            self.weigh(channel);
+        }
         if let (Origin::Client, Some(sender)) = (event.origin, event.excluded) {
             let kind = Kind::ClientEvent {
                 event: event.name,
@@ -165,6 +176,13 @@ impl Engine {
             self.owe(channel);
         }
         self.review_congestion(channel);
+    }
+
+    fn encode(&mut self, variant: Variant, event: &Event<'_>, frame: &mut Vec<u8>) {
+        frame.clear();
+        let is_compressed = self.encoder.encode(variant, event, frame);
+        self.metrics.add(Metric::Encodes, 1);
+        self.metrics.add(Metric::Deflates, u64::from(is_compressed));
     }
 
     /// Appends frames to the log of a channel that has subscribers here.

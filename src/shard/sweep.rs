@@ -27,18 +27,21 @@ pub enum Planned {
 
 /// Where bytes for a connection come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     Outbox,
     Channel(u32),
+    /// What was fetched for one who catches up in the channel.
+    Backlog(u32),
 }
 
-/// A run of bytes of a gathered send: positions in a channel's log, or offsets in the outbox.
+/// A run of bytes of a gathered send: positions in a channel's log, or offsets in the outbox or in
+/// what was fetched.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
-    source: Source,
-    index: u32,
-    start: u64,
-    end: u64,
+    pub(super) source: Source,
+    pub(super) index: u32,
+    pub(super) start: u64,
+    pub(super) end: u64,
 }
 
 /// The sends of a turn, as plain data that is resolved to bytes when the ring asks.
@@ -86,6 +89,11 @@ impl Sends for Batch<'_> {
                         let sweep = self.channels.sweep(channel);
                         let sweep = sweep.expect("a visited channel has a log");
                         sweep.log.slice(piece.start, piece.end)
+                    }
+                    Source::Backlog(channel) => {
+                        let backlog = self.connections.backlog(slot, channel);
+                        let backlog = backlog.expect("a planned backlog is there");
+                        &backlog.frames()[piece.start as usize..piece.end as usize]
                     }
                     Source::Outbox => {
                         let outbox = self.connections[slot].outbox.as_ref();
@@ -238,6 +246,10 @@ impl Engine {
         let Some(index) = held.map(|held| held.index) else {
             return;
         };
+        if self.connections.backlog(slot, channel).is_some() {
+            return self.plan_backlog(slot, channel, index, first);
+        }
+        let connection = &mut self.connections[slot];
         let is_early = connection.is_signing_in() && self.channels[channel].name.starts_with('#');
         let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) else {
             return;
@@ -367,6 +379,9 @@ impl Engine {
                             let position = piece.start + got;
                             self.take_back(slot, channel, piece.index, position, piece.end);
                         }
+                        Source::Backlog(channel) => {
+                            self.take_back_backlog(slot, piece, channel, got);
+                        }
                         Source::Outbox => {
                             let outbox = self.connections[slot].outbox.as_mut();
                             outbox.expect("it was just sent from").sent =
@@ -429,6 +444,7 @@ impl Engine {
         for held in &self.connections[slot].subscriptions {
             self.gather.push((slot, held.channel + 1));
         }
+        self.review_backlogs(slot);
         let connection = &self.connections[slot];
         if let Protocol::Receiver { session } = connection.protocol
             && connection.outbox.is_none()
@@ -438,7 +454,9 @@ impl Engine {
     }
 
     /// Moves what the connection has not been sent of its channels into its outbox, where it comes
-    /// before a close frame. Beyond half of an outbox, what is left of a channel is left out whole.
+    /// before a close frame. Beyond half of an outbox, what is left of a channel is left out whole;
+    /// and so it is of a channel in which the connection still gets retained events, which come
+    /// first.
     pub fn catch_up(&mut self, slot: u32) {
         let mut frames = std::mem::take(&mut self.frame);
         frames.clear();
@@ -446,6 +464,9 @@ impl Engine {
             let Some((sweep, subscribers)) = self.channels.sweep_mut(held.channel) else {
                 continue;
             };
+            if self.connections.backlog(slot, held.channel).is_some() {
+                continue;
+            }
             let subscriber = &mut subscribers[held.index as usize];
             let (cursor, head) = (subscriber.cursor, sweep.log.head());
             let room = (limits::OUTBOX_BYTES_MAX / 2).saturating_sub(frames.len()) as u64;

@@ -125,6 +125,7 @@ impl<R: Ring> Shard<R> {
         work += engine.read_verdicts();
         engine.conclude_here();
         engine.answer_own_asks();
+        engine.fetch_backlogs();
         engine.read_flushed();
         engine.on_timers();
         engine.retry_parked();
@@ -201,6 +202,7 @@ impl Engine {
             || !self.congestion_news.is_empty()
             || !self.asks.is_empty()
             || !self.own_asks.is_empty()
+            || !self.fetches.is_empty()
             || !self.flushed.is_empty()
             || !self.queries.is_empty()
             || !self.exits.is_empty()
@@ -216,6 +218,7 @@ impl Engine {
         self.channels.log_bytes() > 0
             || !self.parked.is_empty()
             || !self.counts_due.is_empty()
+            || !self.retaining.is_empty()
             || self.latencies.has_values()
     }
 
@@ -270,6 +273,8 @@ impl Engine {
         self.metrics.set(Metric::Completions, tally.completions);
         self.metrics
             .set(Metric::LogBytes, self.channels.log_bytes() as u64);
+        self.metrics
+            .set(Metric::RetainedBytes, self.holdings.bytes() as u64);
         self.metrics
             .set(Metric::Channels, self.channels.len() as u64);
     }
@@ -450,6 +455,7 @@ impl Engine {
             }
         }
         self.connections.refresh_direct(slot);
+        self.review_backlogs(slot);
         self.on_carried(slot);
     }
 
@@ -529,6 +535,7 @@ impl Engine {
             self.has_relief = true;
             self.review_held();
             self.forget_cached();
+            self.forget_retained();
             self.tell_due_counts();
             self.latencies.tell(self.now_s, &self.metrics);
             self.shrink_queues();

@@ -4,6 +4,7 @@ use crate::hub::letter::{Event, Origin};
 use crate::hub::users::{self, SignIn};
 use crate::hub::variant::Variant;
 use crate::wire::pusher;
+use crate::wire::pusher::delivery::Begin;
 use crate::wire::pusher::user::{self, WatchedState};
 
 use super::Engine;
@@ -12,9 +13,16 @@ use super::connections::Pending;
 impl Engine {
     /// The connection joins its user's channel, and those of the users that it watches.
     pub(super) fn on_sign_in(&mut self, slot: u32, app: u16, sign_in: Box<SignIn>) {
-        self.come_in(slot, app, &users::own_channel(&sign_in.id), None);
+        self.come_in(
+            slot,
+            app,
+            &users::own_channel(&sign_in.id),
+            None,
+            Begin::Head,
+        );
         for watched in &sign_in.watched {
-            self.come_in(slot, app, &users::watch_channel(&watched.id), None);
+            let channel = users::watch_channel(&watched.id);
+            self.come_in(slot, app, &channel, None, Begin::Head);
         }
         let waiting = self.connections.waiting(slot);
         waiting.pending = Some(Pending::SignIn(sign_in));
@@ -84,6 +92,7 @@ impl Engine {
             data: &message,
             user_id: "",
             excluded: None,
+            serial: None,
         });
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::delivery::{self, Begin, ResumeFields};
 use crate::wire::json::{self, RawString};
 
 /// One message of a client.
@@ -21,6 +22,8 @@ pub enum ClientMessage<'a> {
         /// The text that was signed along, on a presence channel the member. Absent when the client
         /// sent none, null or "".
         channel_data: Option<Cow<'a, str>>,
+        /// From where on, if the channel has serials.
+        begin: Begin,
     },
     Unsubscribe {
         channel: Cow<'a, str>,
@@ -75,6 +78,7 @@ pub fn parse_client_message(text: &str) -> Result<ClientMessage<'_>, Malformed> 
                 channel: required(fields.channel, "data.channel")?,
                 auth: filled(fields.auth),
                 channel_data: filled(fields.channel_data),
+                begin: fields.begin,
             }
         }
         "pusher:unsubscribe" => {
@@ -100,12 +104,18 @@ pub enum Malformed {
     /// Not a JSON object, or one whose known fields have other types.
     NotJson,
     Missing(&'static str),
+    /// `resume` or `rewind` does not say where to begin.
+    NoBegin,
 }
 
 impl fmt::Display for Malformed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotJson => formatter.write_str("Invalid message: not an event in JSON"),
+            Self::NoBegin => formatter.write_str(
+                "Invalid message: data.resume has an epoch and a serial, data.rewind is a number of \
+                 events or a time such as \"2m\"",
+            ),
             Self::Missing(field) => write!(formatter, "Invalid message: {field} is missing"),
         }
     }
@@ -134,19 +144,48 @@ struct CommandFields<'a> {
     channel_data: Option<RawString<'a>>,
     #[serde(borrow)]
     user_data: Option<RawString<'a>>,
+    #[serde(borrow)]
+    resume: Option<ResumeFields<'a>>,
+    #[serde(borrow)]
+    rewind: Option<&'a RawValue>,
+}
+
+struct Command<'a> {
+    channel: Option<RawString<'a>>,
+    auth: Option<RawString<'a>>,
+    channel_data: Option<RawString<'a>>,
+    user_data: Option<RawString<'a>>,
+    begin: Begin,
+}
+
+impl<'a> CommandFields<'a> {
+    fn read(self) -> Result<Command<'a>, Malformed> {
+        let begin = delivery::parse_begin(self.resume.as_ref(), self.rewind);
+        Ok(Command {
+            channel: self.channel,
+            auth: self.auth,
+            channel_data: self.channel_data,
+            user_data: self.user_data,
+            begin: begin.ok_or(Malformed::NoBegin)?,
+        })
+    }
 }
 
 /// Most clients send `data` as an object; pysher among others sends a string that holds one.
-fn parse_command_fields(data: Option<&RawValue>) -> Result<CommandFields<'_>, Malformed> {
+fn parse_command_fields(data: Option<&RawValue>) -> Result<Command<'_>, Malformed> {
     let data = data.ok_or(Malformed::Missing("data"))?;
     if !data.get().starts_with('"') {
-        return json::parse_object(data.get()).map_err(|_| Malformed::NotJson);
+        let fields: CommandFields<'_> =
+            json::parse_object(data.get()).map_err(|_| Malformed::NotJson)?;
+        return fields.read();
     }
     let string = RawString::from_value(data).map_err(|_| Malformed::NotJson)?;
     let text = string.decoded();
     let fields: CommandFields<'_> = json::parse_object(&text).map_err(|_| Malformed::NotJson)?;
+    let fields = fields.read()?;
     let owned = |field: Option<RawString<'_>>| field.map(RawString::into_owned);
-    Ok(CommandFields {
+    Ok(Command {
+        begin: fields.begin,
         channel: owned(fields.channel),
         auth: owned(fields.auth),
         channel_data: owned(fields.channel_data),
@@ -201,6 +240,7 @@ mod tests {
                 channel,
                 auth,
                 channel_data,
+                begin: Begin::Head,
             }) = parse_client_message(&text)
             else {
                 panic!("{text}");
@@ -225,11 +265,50 @@ mod tests {
                 channel,
                 auth: None,
                 channel_data: None,
+                begin: Begin::Head,
             }) = parse_client_message(&text)
             else {
                 panic!("{text}");
             };
             assert!(matches!(channel, Cow::Borrowed("room")));
+        }
+    }
+
+    #[test]
+    fn a_subscription_says_where_it_begins() {
+        let resumed = Begin::After(delivery::Serial {
+            epoch: 255,
+            number: 41,
+        });
+        for (more, begin) in [
+            (
+                r#""resume":{"epoch":"00000000000000ff","serial":41}"#,
+                resumed,
+            ),
+            (r#""resume":null,"rewind":null"#, Begin::Head),
+            (r#""rewind":12"#, Begin::Messages(12)),
+            (r#""rewind":"2m""#, Begin::Seconds(120)),
+        ] {
+            let fields = format!(r#"{{"channel":"room",{more}}}"#);
+            let string = serde_json::to_string(&fields).unwrap();
+            for data in [fields, string] {
+                let text = format!(r#"{{"event":"pusher:subscribe","data":{data}}}"#);
+                match parse_client_message(&text) {
+                    Ok(ClientMessage::Subscribe { begin: read, .. }) => assert_eq!(read, begin),
+                    other => panic!("{text}: {other:?}"),
+                }
+            }
+        }
+        for more in [
+            r#""resume":{"epoch":"ff","serial":41}"#,
+            r#""rewind":-1"#,
+            r#""rewind":"2w""#,
+            r#""rewind":[]"#,
+        ] {
+            let text =
+                format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"room",{more}}}}}"#);
+            let read = parse_client_message(&text).map(|_| ());
+            assert_eq!(read, Err(Malformed::NoBegin), "{text}");
         }
     }
 

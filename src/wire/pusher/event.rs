@@ -3,37 +3,53 @@
 /// Appends `{"event":..,"channel":..,"data":..}`: the one encode of a publish. The event's name and
 /// its data are JSON tokens; no data is an empty token. The channel's name must be a checked one.
 pub fn encode_event_tokens(out: &mut Vec<u8>, event: &str, channel: &str, data: &str) {
-    encode_client_event_tokens(out, event, channel, data, "");
+    encode_client_event_tokens(out, event, channel, data, "", 0);
 }
 
 /// Bytes that [`encode_event_tokens`] appends.
 pub fn event_length(event: &str, channel: &str, data: &str) -> usize {
-    client_event_length(event, channel, data, "")
+    client_event_length(event, channel, data, "", 0)
 }
 
 /// Appends the same for an event that a client triggered. On presence channels `user_id` tells which
-/// member did, as a JSON token; elsewhere the token is empty, and the event says nothing of it.
+/// member did, as a JSON token; elsewhere the token is empty, and the event says nothing of it. A
+/// serial of 0 is none.
 pub fn encode_client_event_tokens(
     out: &mut Vec<u8>,
     event: &str,
     channel: &str,
     data: &str,
     user_id: &str,
+    serial: u64,
 ) {
-    for piece in pieces(event, channel, data, user_id) {
+    let digits = Digits::of(serial);
+    for piece in pieces(event, channel, data, user_id, digits.text()) {
         out.extend_from_slice(piece.as_bytes());
     }
 }
 
 /// Bytes that [`encode_client_event_tokens`] appends.
-pub fn client_event_length(event: &str, channel: &str, data: &str, user_id: &str) -> usize {
-    pieces(event, channel, data, user_id)
+pub fn client_event_length(
+    event: &str,
+    channel: &str,
+    data: &str,
+    user_id: &str,
+    serial: u64,
+) -> usize {
+    let digits = Digits::of(serial);
+    pieces(event, channel, data, user_id, digits.text())
         .iter()
         .map(|piece| piece.len())
         .sum()
 }
 
-fn pieces<'a>(event: &'a str, channel: &'a str, data: &'a str, user_id: &'a str) -> [&'a str; 10] {
+fn pieces<'a>(
+    event: &'a str,
+    channel: &'a str,
+    data: &'a str,
+    user_id: &'a str,
+    serial: &'a str,
+) -> [&'a str; 12] {
     let label = |token: &str, label| if token.is_empty() { "" } else { label };
     [
         r#"{"event":"#,
@@ -45,8 +61,35 @@ fn pieces<'a>(event: &'a str, channel: &'a str, data: &'a str, user_id: &'a str)
         data,
         label(user_id, r#","user_id":"#),
         user_id,
+        label(serial, r#","serial":"#),
+        serial,
         "}",
     ]
+}
+
+/// A number in decimal digits, without an allocation; of 0 there are none.
+struct Digits {
+    text: [u8; 20],
+    start: usize,
+}
+
+impl Digits {
+    fn of(mut number: u64) -> Digits {
+        let mut digits = Digits {
+            text: [b'0'; 20],
+            start: 20,
+        };
+        while number > 0 {
+            digits.start -= 1;
+            digits.text[digits.start] = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        digits
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.text[self.start..]).expect("digits are text")
+    }
 }
 
 #[cfg(test)]
@@ -59,7 +102,7 @@ mod tests {
     #[test]
     fn an_event_has_its_members_in_the_order_of_the_documentation() {
         let mut out = Vec::new();
-        encode_client_event_tokens(&mut out, r#""client-a""#, "presence-b", "[1]", r#""11""#);
+        encode_client_event_tokens(&mut out, r#""client-a""#, "presence-b", "[1]", r#""11""#, 0);
         assert_eq!(
             str::from_utf8(&out).unwrap(),
             r#"{"event":"client-a","channel":"presence-b","data":[1],"user_id":"11"}"#
@@ -73,6 +116,7 @@ mod tests {
             channel in "[A-Za-z0-9_=@,.;-]{1,40}",
             data in proptest::option::of(any::<String>()),
             user_id in proptest::option::of(any::<String>()),
+            serial in prop_oneof![Just(0), 1..200_u64, any::<u64>()],
         ) {
             let token = |text: &String| RawString::encode(text).token().to_owned();
             let name = token(&event);
@@ -93,9 +137,13 @@ mod tests {
             if let Some(user_id) = user_id {
                 expected["user_id"] = user_id.into();
             }
+            if serial > 0 {
+                expected["serial"] = serial.into();
+            }
             out.clear();
-            encode_client_event_tokens(&mut out, &name, &channel, &data_token, &user_id_token);
-            let length = client_event_length(&name, &channel, &data_token, &user_id_token);
+            let (data, user) = (&data_token, &user_id_token);
+            encode_client_event_tokens(&mut out, &name, &channel, data, user, serial);
+            let length = client_event_length(&name, &channel, data, user, serial);
             prop_assert_eq!(out.len(), length);
             prop_assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
         }

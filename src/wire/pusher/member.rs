@@ -16,6 +16,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::delivery::Position;
 use crate::wire::json::{self, RawString};
 
 /// Who a connection is in a presence channel.
@@ -203,6 +204,7 @@ pub fn encode_presence_succeeded<'a>(
     channel: &str,
     count: usize,
     runs: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    position: Option<&Position>,
 ) {
     let count = count.to_string();
     out.reserve(presence_succeeded_length(channel, &count, runs.clone()));
@@ -212,6 +214,11 @@ pub fn encode_presence_succeeded<'a>(
     join(out, runs.clone().map(|(ids, _)| ids));
     out.extend_from_slice(HASH.as_bytes());
     join(out, runs.map(|(_, entries)| entries));
+    out.extend_from_slice(ROSTER_END.as_bytes());
+    if let Some(position) = position {
+        out.push(b',');
+        out.extend_from_slice(position.escaped_members().as_bytes());
+    }
     out.extend_from_slice(END.as_bytes());
 }
 
@@ -219,7 +226,8 @@ const SUCCEEDED: &str = r#"{"event":"pusher_internal:subscription_succeeded","ch
 const COUNT: &str = r#"","data":"{\"presence\":{\"count\":"#;
 const IDS: &str = r#",\"ids\":["#;
 const HASH: &str = r#"],\"hash\":{"#;
-const END: &str = r#"}}}"}"#;
+const ROSTER_END: &str = "}}";
+const END: &str = r#"}"}"#;
 
 /// A quote inside of a JSON string.
 const QUOTE: &str = r#"\""#;
@@ -258,7 +266,7 @@ fn presence_succeeded_length<'a>(
     count: &str,
     runs: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> usize {
-    let around = [SUCCEEDED, channel, COUNT, count, IDS, HASH, END];
+    let around = [SUCCEEDED, channel, COUNT, count, IDS, HASH, ROSTER_END, END];
     let around: usize = around.iter().map(|piece| piece.len()).sum();
     let members = runs.map(|(ids, entries)| ids.len() + entries.len() + 2 * ",".len());
     around + members.sum::<usize>()
@@ -310,7 +318,7 @@ mod tests {
             .iter()
             .map(|member| (member.id_escaped(), member.hash_entry_escaped()));
         let mut frame = Vec::new();
-        encode_presence_succeeded(&mut frame, "presence-a", members.len(), runs);
+        encode_presence_succeeded(&mut frame, "presence-a", members.len(), runs, None);
         read(&frame)
     }
 
@@ -389,7 +397,7 @@ mod tests {
             .iter()
             .map(|member| (member.id_escaped(), member.hash_entry_escaped()));
         let mut frame = Vec::new();
-        encode_presence_succeeded(&mut frame, "presence-a", 2, runs);
+        encode_presence_succeeded(&mut frame, "presence-a", 2, runs, None);
         assert_eq!(
             str::from_utf8(&frame).unwrap(),
             concat!(
@@ -416,7 +424,7 @@ mod tests {
             (last.id_escaped(), last.hash_entry_escaped()),
         ];
         let mut frame = Vec::new();
-        encode_presence_succeeded(&mut frame, "presence-a", 3, runs.into_iter());
+        encode_presence_succeeded(&mut frame, "presence-a", 3, runs.into_iter(), None);
         assert_eq!(read(&frame), acknowledged(&members));
     }
 

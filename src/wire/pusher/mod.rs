@@ -6,6 +6,7 @@
 //! | `address` | which application a connection asks for, and which version of the protocol |
 //! | `announcement` | what the server tells the subscribers of a channel |
 //! | `client` | what clients say |
+//! | `delivery` | serials: where a subscription begins and stands, and what is missing |
 //! | `event` | the one encode of a publish |
 //! | `member` | who is in a presence channel |
 //! | `reply` | what the server says to one client |
@@ -31,6 +32,7 @@ mod address;
 pub mod announcement;
 mod client;
 mod close;
+pub mod delivery;
 mod event;
 pub mod member;
 mod reply;

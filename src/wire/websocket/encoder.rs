@@ -69,6 +69,16 @@ pub fn frame_lengths(mut frames: &[u8]) -> impl Iterator<Item = usize> + Clone {
     })
 }
 
+/// The payload of a frame that this server encoded from text.
+pub fn text_of(frame: &[u8]) -> &str {
+    let header_bytes = match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    std::str::from_utf8(&frame[header_bytes..]).expect("it was encoded from text")
+}
+
 /// Appends one frame that is a whole message. A close without a code is one of `Opcode::Close` with
 /// no payload. Panics like [`header`].
 pub fn encode_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {

@@ -1,0 +1,548 @@
+//! What the home of a channel retains of it: its last events, with their serials.
+//!
+//! Events are kept as plain WebSocket frames, one after the other in segments that never change, so
+//! that all who catch up read the same memory: a reader holds a share of a segment, and what a
+//! channel retains does not grow with their number. Events go when there are too many of them, when
+//! they are too old, or when they are too many bytes, the oldest first.
+//!
+//! ```text
+//! tail .. next    serials that can be read
+//! segments, open  frames from the tail's segment on: sealed ones, and the one that grows
+//! ```
+//!
+//! Invariants:
+//! - Serials are contiguous: the frames from `tail` to `next` are all there, in order.
+//! - A reader gets whole frames, contiguous from the serial that it asked for, or is told which it
+//!   does not get. It never gets one that it is excluded from.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use super::holdings::Holding;
+use crate::base::limits;
+use crate::base::socket::Address;
+use crate::wire::pusher::delivery::{Begin, Position, Recovery, Serial};
+use crate::wire::websocket;
+
+/// How much a channel retains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub messages_max: u64,
+    pub bytes_max: usize,
+    pub age_s: u32,
+}
+
+#[derive(Debug)]
+pub struct Retained {
+    pub epoch: u64,
+    /// Its place among all that the shard retains.
+    pub holding: Holding,
+    /// The second in which it was last needed.
+    pub used_s: u32,
+    retention: Retention,
+    tail: u64,
+    next: u64,
+    segments: VecDeque<Segment>,
+    open: BytesMut,
+    /// The serial of the first frame in `open`, or of the next if there is none.
+    open_first: u64,
+    /// The serial that was next at the end of each second in which events came.
+    ages: VecDeque<(u64, u32)>,
+    /// Events that one connection does not get.
+    excluded: VecDeque<(u64, Address)>,
+    frames_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Segment {
+    first: u64,
+    frames: Bytes,
+}
+
+/// A run of events for one who catches up.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// Plain WebSocket frames, one after the other.
+    pub frames: Bytes,
+    /// The serial of the first of them.
+    pub first: u64,
+    /// The serial up to which the reader has all that is for it.
+    pub reached: u64,
+    /// The first and the last serial of what is not retained any more.
+    pub missed: Option<(u64, u64)>,
+    /// What is sequenced next comes behind this.
+    pub is_last: bool,
+}
+
+/// Somebody has seen a serial that was not given yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown;
+
+impl Retained {
+    pub fn new(epoch: u64, retention: Retention) -> Retained {
+        Retained {
+            epoch,
+            holding: Holding::default(),
+            used_s: 0,
+            retention,
+            tail: 1,
+            next: 1,
+            segments: VecDeque::new(),
+            open: BytesMut::new(),
+            open_first: 1,
+            ages: VecDeque::new(),
+            excluded: VecDeque::new(),
+            frames_bytes: 0,
+        }
+    }
+
+    /// The serial of the next event.
+    pub fn next(&self) -> Serial {
+        self.serial(self.next)
+    }
+
+    /// The first serial that can be read.
+    pub fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tail == self.next
+    }
+
+    pub fn age_s(&self) -> u32 {
+        self.retention.age_s
+    }
+
+    /// Bytes of memory, but for what the allocator adds.
+    pub fn bytes(&self) -> usize {
+        self.frames_bytes
+            + self.segments.len() * size_of::<Segment>()
+            + self.ages.len() * size_of::<(u64, u32)>()
+            + self.excluded.len() * size_of::<(u64, Address)>()
+    }
+
+    /// Appends the next event, which one connection perhaps does not get.
+    pub fn append(&mut self, frame: &[u8], excluded: Option<Address>, now_s: u32) {
+        let segment_bytes = (self.retention.bytes_max / SEGMENTS_LEAST)
+            .clamp(SEGMENT_BYTES_LEAST, limits::SEGMENT_BYTES);
+        if !self.open.is_empty() && self.open.len() + frame.len() > segment_bytes {
+            self.seal();
+            // A channel that filled one segment fills the next.
+            self.open.reserve(segment_bytes.max(frame.len()));
+        }
+        self.open.extend_from_slice(frame);
+        self.frames_bytes += frame.len();
+        if let Some(address) = excluded {
+            self.excluded.push_back((self.next, address));
+        }
+        self.next += 1;
+        match self.ages.back_mut() {
+            Some((next, second)) if *second == now_s => *next = self.next,
+            _ => self.ages.push_back((self.next, now_s)),
+        }
+        self.used_s = now_s;
+        self.trim(now_s);
+    }
+
+    /// Forgets what is not to be retained any longer, at a time in seconds.
+    pub fn trim(&mut self, now_s: u32) {
+        let Retention {
+            messages_max,
+            bytes_max,
+            age_s,
+        } = self.retention;
+        let mut tail = self.tail.max(self.next.saturating_sub(messages_max));
+        let old = self.ages.iter();
+        let old = old.take_while(|(_, second)| second.saturating_add(age_s) < now_s);
+        tail = old.last().map_or(tail, |(next, _)| tail.max(*next));
+        self.forget_before(tail);
+        while self.bytes() > bytes_max && !self.is_empty() {
+            self.forget_oldest();
+        }
+    }
+
+    /// When the next event will be too old; nothing if there is none.
+    pub fn over_s(&self) -> Option<u32> {
+        let (_, second) = self.ages.front()?;
+        Some(second.saturating_add(self.retention.age_s + 1))
+    }
+
+    /// Forgets the oldest segment.
+    pub fn forget_oldest(&mut self) {
+        let second = self.segments.get(1).map(|segment| segment.first);
+        let end = match self.segments.is_empty() {
+            true => self.next,
+            false => second.unwrap_or(self.open_first),
+        };
+        self.forget_before(end);
+    }
+
+    /// Where one stands who comes, and the serial behind which it has to catch up, if it does.
+    pub fn begin(&self, begin: Begin, now_s: u32) -> Result<(Position, Option<u64>), Unknown> {
+        let head = self.next - 1;
+        let oldest = self.tail - 1;
+        let (after, recovery) = match begin {
+            Begin::Head => (head, None),
+            Begin::Messages(messages) => (oldest.max(head.saturating_sub(messages)), None),
+            Begin::Seconds(seconds) => {
+                let since_s = now_s.saturating_sub(seconds);
+                let before = self.ages.iter().take_while(|(_, second)| *second < since_s);
+                let next = before.last().map_or(self.tail, |(next, _)| *next);
+                (oldest.max(next - 1), None)
+            }
+            Begin::After(from) if from.epoch != self.epoch => {
+                let recovery = Recovery::Missed {
+                    from: after(from),
+                    to: None,
+                };
+                (oldest, Some(recovery))
+            }
+            Begin::After(from) if from.number > head => return Err(Unknown),
+            Begin::After(from) if from.number < oldest => {
+                let recovery = Recovery::Missed {
+                    from: after(from),
+                    to: Some(oldest),
+                };
+                (oldest, Some(recovery))
+            }
+            Begin::After(from) => (from.number, Some(Recovery::Whole)),
+        };
+        let position = Position {
+            serial: self.serial(after),
+            recovery,
+        };
+        Ok((position, (after < head).then_some(after)))
+    }
+
+    /// The events behind a serial for a connection, as many as fit into `bytes_max`, but at least
+    /// one.
+    pub fn read(&mut self, after: u64, reader: Address, bytes_max: usize) -> Chunk {
+        let mut first = after + 1;
+        let missed = (first < self.tail).then(|| (first, self.tail - 1));
+        first = first.max(self.tail);
+        let place = self.excluded.partition_point(|(serial, _)| *serial < first);
+        let not_for_it = self.excluded.range(place..);
+        let mut not_for_it = not_for_it
+            .filter(|(_, address)| *address == reader)
+            .map(|(serial, _)| *serial)
+            .peekable();
+        while not_for_it.next_if_eq(&first).is_some() {
+            first += 1;
+        }
+        let stop = not_for_it.peek().copied().unwrap_or(self.next);
+        let (frames, mut reached) = match first < stop {
+            true => self.slice(first, stop, bytes_max),
+            false => (Bytes::new(), first),
+        };
+        let later = self
+            .excluded
+            .partition_point(|(serial, _)| *serial < reached);
+        for (serial, address) in self.excluded.range(later..) {
+            if (*serial, *address) == (reached, reader) {
+                reached += 1;
+            } else if *serial > reached {
+                break;
+            }
+        }
+        Chunk {
+            frames,
+            first,
+            reached: reached - 1,
+            missed,
+            is_last: reached == self.next,
+        }
+    }
+
+    /// Frames from one serial on, below another, and the serial behind them.
+    fn slice(&mut self, first: u64, stop: u64, bytes_max: usize) -> (Bytes, u64) {
+        if first >= self.open_first {
+            let (run, next) = run(&self.open, self.open_first, first, stop, bytes_max);
+            if run.len() <= limits::COPIED_BYTES_MAX {
+                return (Bytes::copy_from_slice(&self.open[run]), next);
+            }
+            self.seal();
+        }
+        let place = self
+            .segments
+            .partition_point(|segment| segment.first <= first)
+            - 1;
+        let segment = &self.segments[place];
+        let (run, next) = run(&segment.frames, segment.first, first, stop, bytes_max);
+        (segment.frames.slice(run), next)
+    }
+
+    /// What grows becomes a segment.
+    fn seal(&mut self) {
+        self.segments.push_back(Segment {
+            first: self.open_first,
+            frames: self.open.split().freeze(),
+        });
+        self.open_first = self.next;
+    }
+
+    fn forget_before(&mut self, tail: u64) {
+        self.tail = tail;
+        while !self.segments.is_empty() {
+            let next = self.segments.get(1).map(|segment| segment.first);
+            if next.unwrap_or(self.open_first) > tail {
+                break;
+            }
+            let segment = self.segments.pop_front();
+            self.frames_bytes -= segment.expect("there is one").frames.len();
+        }
+        if tail == self.next && !self.open.is_empty() {
+            self.frames_bytes -= self.open.len();
+            self.open = BytesMut::new();
+            self.open_first = tail;
+        }
+        while self.ages.front().is_some_and(|(next, _)| *next <= tail) {
+            self.ages.pop_front();
+        }
+        while self
+            .excluded
+            .front()
+            .is_some_and(|(serial, _)| *serial < tail)
+        {
+            self.excluded.pop_front();
+        }
+    }
+
+    fn serial(&self, number: u64) -> Serial {
+        Serial {
+            epoch: self.epoch,
+            number,
+        }
+    }
+}
+
+/// Segments that what a channel may retain is divided into at least, and bytes of the smallest: what
+/// goes at once for being too many bytes.
+const SEGMENTS_LEAST: usize = 8;
+const SEGMENT_BYTES_LEAST: usize = 1024;
+
+fn after(serial: Serial) -> Serial {
+    Serial {
+        number: serial.number.saturating_add(1),
+        ..serial
+    }
+}
+
+/// Where the frames lie from serial `first` on, below `stop`, in `frames`, whose first has the
+/// serial `at`; and the serial behind them.
+fn run(
+    frames: &[u8],
+    mut at: u64,
+    first: u64,
+    stop: u64,
+    bytes_max: usize,
+) -> (std::ops::Range<usize>, u64) {
+    let mut lengths = websocket::frame_lengths(frames);
+    let mut start = 0;
+    while at < first {
+        start += lengths.next().expect("the frame is there");
+        at += 1;
+    }
+    let mut end = start;
+    for length in lengths {
+        if at == stop || (end > start && end + length - start > bytes_max) {
+            break;
+        }
+        end += length;
+        at += 1;
+    }
+    (start..end, at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::socket::Socket;
+    use crate::wire::websocket::Opcode;
+    use proptest::prelude::*;
+
+    fn address(slot: u32) -> Address {
+        Address {
+            shard: 0,
+            socket: Socket {
+                slot,
+                generation: 0,
+            },
+        }
+    }
+
+    fn frame(serial: u64, bytes: usize) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let text = format!("{serial}:{}", "x".repeat(bytes));
+        websocket::encode_frame(Opcode::Text, text.as_bytes(), &mut frame);
+        frame
+    }
+
+    const RETENTION: Retention = Retention {
+        messages_max: 1000,
+        bytes_max: 1 << 20,
+        age_s: 60,
+    };
+
+    fn filled(retention: Retention, events: u64) -> Retained {
+        let mut retained = Retained::new(7, retention);
+        for serial in 1..=events {
+            retained.append(&frame(serial, 10), None, serial as u32);
+        }
+        retained
+    }
+
+    #[test]
+    fn one_who_comes_is_told_what_it_misses() {
+        let retention = Retention {
+            messages_max: 10,
+            ..RETENTION
+        };
+        let retained = filled(retention, 30);
+        let serial = |epoch, number| Serial { epoch, number };
+        let begin = |begin| {
+            let (position, after) = retained.begin(begin, 30)?;
+            Ok((position.serial.number, position.recovery, after))
+        };
+        let resume = |epoch, number| begin(Begin::After(serial(epoch, number)));
+        let missed = |epoch, from, to| {
+            let from = serial(epoch, from);
+            Some(Recovery::Missed { from, to })
+        };
+        assert_eq!(begin(Begin::Head), Ok((30, None, None)));
+        assert_eq!(resume(7, 30), Ok((30, Some(Recovery::Whole), None)));
+        assert_eq!(resume(7, 25), Ok((25, Some(Recovery::Whole), Some(25))));
+        assert_eq!(resume(7, 20), Ok((20, Some(Recovery::Whole), Some(20))));
+        assert_eq!(resume(7, 19), Ok((20, missed(7, 20, Some(20)), Some(20))));
+        assert_eq!(resume(8, 4), Ok((20, missed(8, 5, None), Some(20))));
+        assert_eq!(resume(7, 31), Err(Unknown));
+        assert_eq!(begin(Begin::Messages(3)), Ok((27, None, Some(27))));
+        assert_eq!(begin(Begin::Messages(99)), Ok((20, None, Some(20))));
+        assert_eq!(begin(Begin::Messages(0)), Ok((30, None, None)));
+        // The events of the seconds 28, 29 and 30.
+        assert_eq!(begin(Begin::Seconds(2)), Ok((27, None, Some(27))));
+        assert_eq!(begin(Begin::Seconds(99)), Ok((20, None, Some(20))));
+    }
+
+    #[test]
+    fn events_go_by_number_age_and_bytes() {
+        let tail = |retention| filled(retention, 100).tail();
+        assert_eq!(tail(RETENTION), 40, "a minute old, and one event a second");
+        let messages_max = 7;
+        assert_eq!(
+            tail(Retention {
+                messages_max,
+                ..RETENTION
+            }),
+            94
+        );
+        let bytes_max = 1024;
+        let retained = filled(
+            Retention {
+                bytes_max,
+                ..RETENTION
+            },
+            100,
+        );
+        assert!(
+            retained.tail() > 40 && retained.bytes() <= 1024,
+            "{retained:?}"
+        );
+        let mut retained = filled(RETENTION, 100);
+        assert_eq!(retained.over_s(), Some(101));
+        retained.trim(161);
+        assert!(retained.is_empty() && retained.bytes() == 0, "{retained:?}");
+        assert_eq!(retained.next().number, 101);
+    }
+
+    #[test]
+    fn readers_share_one_segment() {
+        let mut retained = filled(RETENTION, 1);
+        for serial in 2..600 {
+            retained.append(&frame(serial, 200), None, 1);
+        }
+        let [one, other] = [(); 2].map(|()| retained.read(3, address(1), usize::MAX).frames);
+        assert_eq!(one.as_ptr(), other.as_ptr());
+        // What is at the end and long enough is shared too, and stays where it is.
+        let [one, other] = [(); 2].map(|()| retained.read(560, address(1), usize::MAX).frames);
+        assert_eq!(one.as_ptr(), other.as_ptr());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Append { bytes: usize, excluded: Option<u32> },
+        Wait(u32),
+        Forget,
+        Read { reader: usize, bytes_max: usize },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let excluded = prop_oneof![3 => Just(None), 1 => (0..2u32).prop_map(Some)];
+        let step = prop_oneof![
+            8 => (0..3000usize, excluded)
+                .prop_map(|(bytes, excluded)| Step::Append { bytes, excluded }),
+            1 => (0..20u32).prop_map(Step::Wait),
+            1 => Just(Step::Forget),
+            6 => (0..2usize, 0..20_000usize)
+                .prop_map(|(reader, bytes_max)| Step::Read { reader, bytes_max }),
+        ];
+        prop::collection::vec(step, 1..300)
+    }
+
+    proptest! {
+        /// Against a list that never forgets: two readers go through it in chunks, and each gets
+        /// all that is for it, in order, but for what it is told that it misses.
+        #[test]
+        fn readers_get_everything_or_are_told(
+            steps in steps(),
+            messages_max in 1..200u64,
+            bytes_max in prop_oneof![1024..9000usize, Just(1 << 20)],
+        ) {
+            let retention = Retention { messages_max, bytes_max, age_s: 30 };
+            let mut retained = Retained::new(1, retention);
+            let mut all: Vec<(Vec<u8>, Option<u32>)> = Vec::new();
+            let (mut now_s, mut reached) = (0, [0u64; 2]);
+            for step in steps {
+                match step {
+                    Step::Append { bytes, excluded } => {
+                        let frame = frame(retained.next().number, bytes);
+                        retained.append(&frame, excluded.map(address), now_s);
+                        all.push((frame, excluded));
+                    }
+                    Step::Wait(seconds) => {
+                        now_s += seconds;
+                        retained.trim(now_s);
+                    }
+                    Step::Forget => retained.forget_oldest(),
+                    Step::Read { reader, bytes_max } => {
+                        let before = reached[reader];
+                        let chunk = retained.read(before, address(reader as u32), bytes_max);
+                        let from = match chunk.missed {
+                            Some((first, last)) => {
+                                prop_assert_eq!((first, last + 1), (before + 1, retained.tail()));
+                                last
+                            }
+                            None => before,
+                        };
+                        let mut expected = Vec::new();
+                        for (frame, excluded) in &all[from as usize..chunk.reached as usize] {
+                            if *excluded != Some(reader as u32) {
+                                expected.extend_from_slice(frame);
+                            }
+                        }
+                        prop_assert_eq!(&chunk.frames[..], &expected[..]);
+                        let count = websocket::frame_lengths(&chunk.frames).count();
+                        prop_assert!(count <= 1 || chunk.frames.len() <= bytes_max);
+                        prop_assert_eq!(chunk.is_last, chunk.reached == all.len() as u64);
+                        prop_assert!(chunk.is_last || count > 0, "it goes on");
+                        reached[reader] = chunk.reached;
+                    }
+                }
+                let held = all.len() as u64 + 1 - retained.tail();
+                prop_assert!(held <= messages_max && retained.bytes() <= bytes_max.max(1));
+                prop_assert_eq!(retained.next().number, all.len() as u64 + 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What homes retain for those who were away: serials, what one who comes is told of them, what one
+//! who catches up is given, and what goes when there is too much of it.
+//!
+//! The other side, that of the one who catches up, is in `backlog`.
+
+use std::cmp::Reverse;
+
+use crate::base::metrics::Metric;
+use crate::base::socket::Address;
+use crate::hub::ask::{Behind, Content, Fetch, Fetched, Refused};
+use crate::hub::holdings::Moved;
+use crate::hub::letter::{Event, Origin};
+use crate::hub::retained::{Retained, Unknown};
+use crate::hub::variant::{self, Variant};
+use crate::wire::channel::ChannelKind;
+use crate::wire::pusher::announcement::{SUBSCRIPTION_COUNT, subscription_count_data};
+use crate::wire::pusher::delivery::{Begin, Position, Recovery, Serial};
+
+use super::Engine;
+
+impl Engine {
+    /// Whether the event gets a serial: those that are published do, where the channel has serials;
+    /// what the server says of the channel's state does not, for it is said anew to those who come.
+    pub(super) fn gives_serial(&mut self, event: &Event<'_>) -> bool {
+        let is_published = match event.origin {
+            Origin::Api | Origin::Client => true,
+            Origin::Server | Origin::Message => false,
+        };
+        is_published && self.open_retained(event.app, event.channel).is_some()
+    }
+
+    /// The channel whose home, which is here, retains its events, if it has serials.
+    pub(super) fn open_retained(&mut self, app: u16, name: &str) -> Option<u32> {
+        let retention = self.apps.app(app).retention_of(name)?;
+        let channel = self.channels.find_or_insert(app, name, Variant::Plain);
+        let home = self.channels[channel].home.get_or_insert_default();
+        if home.retained.is_none() {
+            self.epochs += 1;
+            let epoch = self.channels.epoch(app, name, self.epochs);
+            let home = self.channels[channel].home.get_or_insert_default();
+            let mut retained = Retained::new(epoch, retention);
+            retained.used_s = self.now_s;
+            home.retained = Some(Box::new(retained));
+            let over_s = self.now_s.saturating_add(retention.age_s + 1);
+            let key = self.channels.key_of(channel);
+            self.retaining.push(Reverse((over_s, key)));
+        }
+        Some(channel)
+    }
+
+    fn retained_mut(&mut self, channel: u32) -> Option<&mut Retained> {
+        let home = self.channels[channel].home.as_mut()?;
+        home.retained.as_deref_mut()
+    }
+
+    /// Where one who comes to a channel with serials stands. `Err` if it names a serial that was not
+    /// given yet.
+    pub(super) fn stand(
+        &mut self,
+        channel: u32,
+        begin: Begin,
+    ) -> Result<(Position, Option<Behind>), Content> {
+        let now_s = self.now_s;
+        let retained = self.retained_mut(channel);
+        let retained = retained.expect("its caller has just opened it");
+        retained.used_s = now_s;
+        let (position, after) = retained.begin(begin, now_s).map_err(|Unknown| {
+            Content::Refused(Refused {
+                kind: "InvalidResume",
+                error: "The channel has given no such serial".to_string(),
+                status: 400,
+            })
+        })?;
+        let metric = match position.recovery {
+            None => None,
+            Some(Recovery::Whole) => Some(Metric::Recovered),
+            Some(Recovery::Missed { .. }) => Some(Metric::RecoveredLate),
+        };
+        if let Some(metric) = metric {
+            self.metrics.add(metric, 1);
+        }
+        let behind = after.map(|after| Behind {
+            epoch: position.serial.epoch,
+            after,
+            roster_changes: 0,
+        });
+        Ok((position, behind))
+    }
+
+    /// By what those who are told the roster now know it.
+    pub(super) fn roster_changes(&self, app: u16, name: &str) -> u64 {
+        let channel = self.channels.find(app, name, Variant::Plain);
+        let home = channel.and_then(|channel| self.channels[channel].home.as_ref());
+        let kept = home.and_then(|home| home.kept.as_ref());
+        kept.map_or(0, |kept| kept.roster.changes())
+    }
+
+    /// The next events for one who catches up. With the last of them it is told anew what the
+    /// channel's state is, as far as that changed meanwhile.
+    pub(super) fn fetch(
+        &mut self,
+        app: u16,
+        name: &str,
+        reader: Address,
+        fetch: &Fetch,
+    ) -> Content {
+        let channel = self.channels.find(app, name, Variant::Plain);
+        let channel = channel.expect("whoever catches up is subscribed");
+        let now_s = self.now_s;
+        let retained = self.retained_mut(channel);
+        let retained = retained.expect("it is kept while there are subscribers");
+        assert_eq!(retained.epoch, fetch.epoch, "likewise");
+        retained.used_s = now_s;
+        let chunk = retained.read(fetch.after, reader, fetch.bytes_max);
+        self.weigh(channel);
+        let mut replies = Vec::new();
+        if chunk.is_last {
+            let number = chunk.missed.map_or(fetch.after, |(_, last)| last);
+            let epoch = fetch.epoch;
+            let position = Position {
+                serial: Serial { epoch, number },
+                recovery: None,
+            };
+            replies.extend(self.told_anew(app, channel, position, fetch.roster_changes));
+        }
+        Content::Fetched(Box::new(Fetched {
+            number: fetch.number,
+            chunk,
+            replies,
+        }))
+    }
+
+    fn told_anew(
+        &self,
+        app: u16,
+        channel: u32,
+        position: Position,
+        roster_changes: u64,
+    ) -> Option<Vec<u8>> {
+        let record = &self.channels[channel];
+        let kept = record.home.as_ref()?.kept.as_ref()?;
+        let mut text = Vec::new();
+        if ChannelKind::of(&record.name).is_presence() {
+            if kept.roster.changes() == roster_changes {
+                return None;
+            }
+            kept.roster
+                .acknowledge(&record.name, Some(&position), &mut text);
+        } else {
+            let count = u64::from(kept.counted.told);
+            if count == 0 {
+                return None;
+            }
+            let event = Event {
+                app,
+                origin: Origin::Server,
+                channel: &record.name,
+                name: SUBSCRIPTION_COUNT,
+                data: &subscription_count_data(count),
+                user_id: "",
+                excluded: None,
+                serial: None,
+            };
+            variant::encode_text(&event, &mut text);
+        }
+        Some(text)
+    }
+
+    /// What a channel retains has grown or shrunk. Beyond what all may retain together, those that
+    /// hold most lose their oldest segment.
+    pub(super) fn weigh(&mut self, channel: u32) {
+        self.reweigh(channel);
+        while self.holdings.bytes() > self.options.retention_bytes_per_shard_max
+            && let Some(home) = self.holdings.heaviest()
+        {
+            let heaviest = self.channels.resolve(home);
+            let heaviest = heaviest.expect("what is weighed is there");
+            let retained = self.retained_mut(heaviest);
+            retained.expect("what is weighed is there").forget_oldest();
+            self.metrics.add(Metric::RetainedEvicted, 1);
+            self.reweigh(heaviest);
+        }
+    }
+
+    fn reweigh(&mut self, channel: u32) {
+        let key = self.channels.key_of(channel);
+        let home = self.channels[channel].home.as_mut();
+        let retained = home.and_then(|home| home.retained.as_mut());
+        if let Some(retained) = retained {
+            let bytes = retained.bytes();
+            let moved = self.holdings.weigh(key, &mut retained.holding, bytes);
+            self.tell_moved(moved);
+        }
+    }
+
+    fn tell_moved(&mut self, moved: Option<Moved>) {
+        let Some(moved) = moved else { return };
+        let channel = self.channels.resolve(moved.home);
+        let channel = channel.expect("what is weighed is there");
+        let retained = self.retained_mut(channel);
+        let retained = retained.expect("what is weighed is there");
+        retained.holding.moved(moved);
+    }
+
+    /// Frees events that are too old, and epochs that nobody can come back to.
+    pub(super) fn forget_retained(&mut self) {
+        while let Some(&Reverse((over_s, key))) = self.retaining.peek()
+            && over_s <= self.now_s
+        {
+            self.retaining.pop();
+            let Some(channel) = self.channels.resolve(key) else {
+                continue;
+            };
+            let now_s = self.now_s;
+            let Some(home) = self.channels[channel].home.as_mut() else {
+                continue;
+            };
+            let is_heard = !home.streams.is_empty();
+            let Some(retained) = home.retained.as_mut() else {
+                continue;
+            };
+            if is_heard {
+                retained.used_s = now_s;
+            }
+            retained.trim(now_s);
+            let unused_s = retained.used_s.saturating_add(retained.age_s() + 1);
+            if retained.is_empty() && unused_s <= now_s {
+                let moved = self.holdings.forget(&mut retained.holding);
+                home.retained = None;
+                self.tell_moved(moved);
+                self.drop_home_if_unused(channel);
+                continue;
+            }
+            let next_s = retained.over_s().unwrap_or(unused_s).max(now_s + 1);
+            self.retaining.push(Reverse((next_s, key)));
+            self.weigh(channel);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+// Serials, resume and rewind: what a client missed, it gets; what it cannot get, it is told.
+//
+// Each promise was broken on purpose once, as tests/simulation.rs says, and seeds of the simulation failed; here the seam between
+// what is retained and what is live is crossed by real sockets.
+
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
+import { authorizer, subscribed } from './clients.mjs';
+import { group, mark } from './group.mjs';
+import { signed } from './roster.mjs';
+
+const KEPT = 'retained_channels = "kept-* private-kept-* presence-kept-* cache-kept-*"\n';
+
+/** What a raw client is told of a channel, its events as [serial, data]. */
+class Reader {
+  constructor(raw, name) {
+    this.raw = raw;
+    this.name = name;
+    this.read = raw.frames.length;
+  }
+
+  /** Subscribes, with `more` fields, and waits for the answer: `at` is its data. */
+  async subscribe(more = {}, fields = { channel: this.name }) {
+    this.raw.send({ event: 'pusher:subscribe', data: { ...fields, ...more } });
+    const ours = ({ channel, event }) => channel === this.name && event.startsWith('pusher');
+    const answer = await this.raw.frames.find(ours, `an answer for ${this.name}`, undefined, this.read);
+    assert.equal(answer.event, 'pusher_internal:subscription_succeeded', answer.text);
+    this.at = JSON.parse(answer.data);
+    return this;
+  }
+
+  get told() {
+    return this.raw.frames.all.slice(this.read).filter(({ channel, event }) => channel === this.name && !event.startsWith('pusher'));
+  }
+
+  get events() {
+    return this.told.filter(({ event }) => event !== 'outpour:gap').map(({ serial, data }) => [serial, value(data)]);
+  }
+
+  /** Waits for the event with this data, and gives all that came. */
+  async until(data) {
+    const is = (frame) => frame.channel === this.name && !frame.event.startsWith('pusher') && isDeepStrictEqual(value(frame.data), data);
+    await this.raw.frames.find(is, `the event ${JSON.stringify(data)} of ${this.name}`, undefined, this.read);
+    return this.events;
+  }
+}
+
+/** What was published: the server library sends text as it is, and everything else as JSON. */
+function value(data) {
+  try {
+    return JSON.parse(data);
+  } catch {
+    return data;
+  }
+}
+
+for (const shards of [1, 4]) {
+  describe(`channels with serials, ${shards} shards`, () => {
+    const made = group({ shards, config: KEPT });
+    const reader = async (name, more, fields) => new Reader(await made.raw(), name).subscribe(more, fields);
+    const publish = (name, data) => made.back.trigger(name, 'tick', data);
+
+    test('every subscriber sees the same contiguous serials, and stock clients pass over them', async () => {
+      const name = 'kept-same';
+      const stock = await subscribed(await made.join(), name);
+      const readers = [];
+      for (let n = 0; n < 8; n += 1) readers.push(await reader(name));
+      for (const { at } of readers) assert.deepEqual(at, { epoch: readers[0].at.epoch, serial: 0 });
+      assert.match(readers[0].at.epoch, /^[0-9a-f]{16}$/);
+      for (let n = 1; n <= 20; n += 1) await publish(name, { n });
+      const expected = Array.from({ length: 20 }, (_, n) => [n + 1, { n: n + 1 }]);
+      for (const one of readers) assert.deepEqual(await one.until({ n: 20 }), expected);
+      assert.deepEqual(await mark(made.back, stock), expected.map(([, data]) => ['tick', data]));
+      const late = await reader(name);
+      assert.deepEqual(late.at, { epoch: readers[0].at.epoch, serial: 21 });
+    });
+
+    test('a channel that no pattern names has no serials, and says nothing of them', async () => {
+      const one = await reader('plain', { rewind: 5 });
+      assert.deepEqual(one.at, {});
+      await publish('plain', 1);
+      assert.deepEqual(await one.until(1), [[undefined, 1]]);
+    });
+
+    test('clients that come back while others publish get what they missed, then live events', async () => {
+      const name = 'kept-back';
+      let isOver = false;
+      let published = 0;
+      const publishing = (async () => {
+        for (; !isOver; published += 1) await publish(name, published + 1);
+      })();
+      const places = [];
+      for (let n = 0; n < 12; n += 1) {
+        const one = await reader(name);
+        await one.raw.frames.until(() => one.events.length > 3, 'some events');
+        one.raw.end();
+        const events = one.events;
+        assert.deepEqual(events.map(([serial]) => serial), Array.from(events, (_, k) => one.at.serial + 1 + k));
+        places.push({ epoch: one.at.epoch, serial: events.at(-1)[0] });
+      }
+      const readers = [];
+      for (const resume of places) readers.push(await reader(name, { resume }));
+      isOver = true;
+      await publishing;
+      await publish(name, 'end');
+      for (const [n, one] of readers.entries()) {
+        assert.deepEqual(one.at, { ...places[n], recovered: true });
+        const all = Array.from({ length: published - one.at.serial }, (_, k) => [one.at.serial + 1 + k, one.at.serial + 1 + k]);
+        assert.deepEqual(await one.until('end'), [...all, [published + 1, 'end']]);
+      }
+    });
+
+    test('a client goes back by a number of events or a time', async () => {
+      const name = 'kept-rewind';
+      for (let n = 1; n <= 30; n += 1) await publish(name, n);
+      const all = Array.from({ length: 30 }, (_, n) => [n + 1, n + 1]);
+      for (const [rewind, from] of [[5, 25], [30, 0], [999, 0], ['1h', 0]]) {
+        const one = await reader(name, { rewind });
+        assert.equal(one.at.serial, from);
+        assert.deepEqual(await one.until(30), all.slice(from));
+      }
+      const none = await reader(name, { rewind: 0 });
+      await publish(name, 31);
+      assert.deepEqual(await none.until(31), [[31, 31]]);
+    });
+
+    test('compressed connections, private and cache channels resume too', async () => {
+      const text = 'and so on '.repeat(100);
+      for (const name of ['kept-deflated', 'private-kept-room', 'cache-kept-room']) {
+        const first = new Reader(await made.raw(undefined, { perMessageDeflate: true }), name);
+        const fields = (raw) => (name.startsWith('private-') ? signed(raw, name) : { channel: name });
+        await first.subscribe({}, fields(first.raw));
+        for (let n = 1; n <= 5; n += 1) await publish(name, { n, text });
+        await first.until({ n: 5, text });
+        for (let n = 6; n <= 9; n += 1) await publish(name, { n, text });
+        await first.until({ n: 9, text });
+        const again = new Reader(await made.raw(undefined, { perMessageDeflate: true }), name);
+        await again.subscribe({ resume: { epoch: first.at.epoch, serial: 5 } }, fields(again.raw));
+        await publish(name, 'live');
+        const serials = (await again.until('live')).map(([serial]) => serial);
+        assert.deepEqual(serials, [6, 7, 8, 9, 10]);
+      }
+    });
+
+    test('a connection that an event excludes does not get it by going back either', async () => {
+      const name = 'kept-excluded';
+      const [one, other] = [await made.raw(), await made.raw()];
+      await publish(name, 1);
+      await made.back.trigger(name, 'tick', 2, { socket_id: one.socketId });
+      await publish(name, 3);
+      const [excluded, witness] = [new Reader(one, name), new Reader(other, name)];
+      await excluded.subscribe({ rewind: 9 });
+      await witness.subscribe({ rewind: 9 });
+      assert.deepEqual(await excluded.until(3), [[1, 1], [3, 3]]);
+      assert.deepEqual(await witness.until(3), [[1, 1], [2, 2], [3, 3]]);
+    });
+
+    test('on a presence channel the roster comes as ever, and events are resumed', async () => {
+      const name = 'presence-kept-room';
+      const fields = (raw, user) => signed(raw, name, JSON.stringify({ user_id: user }));
+      const first = new Reader(await made.raw(), name);
+      await first.subscribe({}, fields(first.raw, 'a'));
+      assert.deepEqual(first.at.presence.ids, ['a']);
+      await publish(name, 1);
+      await first.until(1);
+      const second = new Reader(await made.raw(), name);
+      await second.subscribe({ resume: { epoch: first.at.epoch, serial: 0 } }, fields(second.raw, 'b'));
+      assert.deepEqual(second.at.presence.ids, ['a', 'b']);
+      assert.deepEqual([second.at.serial, second.at.recovered], [0, true]);
+      await publish(name, 2);
+      assert.deepEqual(await second.until(2), [[1, 1], [2, 2]]);
+      const channelAuthorization = authorizer(made.back, { user_id: 'c', user_info: {} });
+      const stock = await subscribed(await made.join({ channelAuthorization }), name);
+      assert.equal(stock.members.count, 3);
+    });
+
+    test('a serial that was never given is refused, and so is what says nothing', async () => {
+      const name = 'kept-wrong';
+      const { at } = await reader(name);
+      const raw = await made.raw();
+      raw.send({ event: 'pusher:subscribe', data: { channel: name, resume: { epoch: at.epoch, serial: 7 } } });
+      const refusal = await raw.frames.find(({ event }) => event === 'pusher:subscription_error', 'a refusal');
+      assert.equal(refusal.channel, name);
+      raw.send({ event: 'pusher:subscribe', data: { channel: name, rewind: 'soon' } });
+      await raw.frames.find(({ event }) => event === 'pusher:error', 'an error');
+      raw.send({ event: 'pusher:subscribe', data: { channel: name } });
+      await raw.frames.find(({ event }) => event === 'pusher_internal:subscription_succeeded', 'an answer');
+    });
+  });
+}
+
+describe('a long way back', () => {
+  const made = group({ shards: 2, config: `${KEPT}retention_messages_max = 100000\nretention_bytes_max = 67108864\n` });
+
+  test('many clients catch up over megabytes while events are published, and miss none', async () => {
+    const [name, text] = ['kept-long', 'x'.repeat(2000)];
+    let published = 0;
+    const publish = async (count) => {
+      for (let batch = 0; batch < count / 10; batch += 1) {
+        await made.back.triggerBatch(Array.from({ length: 10 }, () => ({ channel: name, name: 'tick', data: { n: (published += 1), text } })));
+      }
+    };
+    await publish(5000);
+    const first = await new Reader(await made.raw(), name).subscribe();
+    const readers = [];
+    for (let n = 0; n < 10; n += 1) {
+      const one = new Reader(await made.raw(), name);
+      readers.push(await one.subscribe({ resume: { epoch: first.at.epoch, serial: n * 100 } }));
+    }
+    await publish(500);
+    await made.back.trigger(name, 'tick', 'end');
+    for (const [n, one] of readers.entries()) {
+      const serials = (await one.until('end')).map(([serial]) => serial);
+      assert.deepEqual(serials, Array.from({ length: 5501 - n * 100 }, (_, k) => n * 100 + 1 + k));
+    }
+    assert.equal(await made.server.count('outpour_resumes_recovered_total'), 10);
+    assert.equal(await made.server.count('outpour_gaps_total'), 0);
+  });
+});
+
+describe('what is not retained any more', () => {
+  const made = group({ shards: 2, config: `${KEPT}retention_messages_max = 10\n` });
+
+  test('is told from the first to the last event, and what is left follows', async () => {
+    const name = 'kept-late';
+    const first = await new Reader(await made.raw(), name).subscribe();
+    const { epoch } = first.at;
+    for (let n = 1; n <= 30; n += 1) await made.back.trigger(name, 'tick', n);
+    const late = await new Reader(await made.raw(), name).subscribe({ resume: { epoch, serial: 5 } });
+    assert.deepEqual(late.at, { epoch, serial: 20, recovered: false, missed: { epoch, from: 6, to: 20 } });
+    const events = await late.until(30);
+    assert.deepEqual(events, Array.from({ length: 10 }, (_, n) => [n + 21, n + 21]));
+    const just = await new Reader(await made.raw(), name).subscribe({ resume: { epoch, serial: 20 } });
+    assert.deepEqual(just.at, { epoch, serial: 20, recovered: true });
+    assert.deepEqual(await just.until(30), events);
+  });
+
+  test('after a restart the old epoch is missed from there on, and the new one is got whole', async () => {
+    const name = 'kept-epoch';
+    const first = await new Reader(await made.raw(), name).subscribe();
+    const { epoch } = first.at;
+    await made.back.trigger(name, 'tick', 'old');
+    await first.until('old');
+    await made.server.stop();
+    await made.server.start();
+    const back = made.library();
+    await back.trigger(name, 'tick', 'new');
+    const again = await new Reader(await made.raw(), name).subscribe({ resume: { epoch, serial: 1 } });
+    assert.notEqual(again.at.epoch, epoch);
+    assert.deepEqual(again.at, { epoch: again.at.epoch, serial: 0, recovered: false, missed: { epoch, from: 2, to: null } });
+    assert.deepEqual(await again.until('new'), [[1, 'new']]);
+  });
+});
