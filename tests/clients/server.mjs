@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { within } from './bounded.mjs';
 
 const REPOSITORY = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
-const BINARY = process.env.BINARY_UNDER_TEST ?? path.join(REPOSITORY, 'target/release/outpour');
+export const BINARY = process.env.BINARY_UNDER_TEST ?? path.join(REPOSITORY, 'target/release/outpour');
 const START_MS = 20_000;
 
 /** How long a drain may take: clients are told to come back paced and jittered, but within a set time. */
