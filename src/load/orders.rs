@@ -77,6 +77,14 @@ pub enum Speech {
     Bytes,
     /// The Pusher Channels protocol over WebSocket: open is greeted and subscribed.
     Pusher(Pusher),
+    /// WebSocket and nothing in it. `{channel}` in the path stands for the channel.
+    Plain { path: String },
+    /// NATS over WebSocket.
+    Nats { path: String },
+    /// MQTT 3.1.1 over WebSocket, messages at most once.
+    Mqtt { path: String },
+    /// socket.io over WebSocket, channels as rooms. A path without a query stands before the server's own.
+    SocketIo { path: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

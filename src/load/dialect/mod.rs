@@ -13,10 +13,20 @@
 
 mod bytes;
 mod frames;
+mod mqtt;
+mod nats;
+mod pipe;
+mod plain;
 mod pusher;
+mod socketio;
+mod upgrade;
 
 pub use bytes::Bytes;
+pub use mqtt::Mqtt;
+pub use nats::Nats;
+pub use plain::Plain;
 pub use pusher::PusherDialect;
+pub use socketio::SocketIo;
 
 use super::orders::{Channels, Speech};
 
@@ -29,6 +39,8 @@ pub struct Speaker {
     pub stage: u8,
     /// What the server called the client, where that is needed later.
     pub name: Option<Box<str>>,
+    /// How far frames have been read, where packets do not end with them.
+    pipe: pipe::Pipe,
 }
 
 /// One thing that was heard.
@@ -44,6 +56,8 @@ pub enum Heard<'a> {
     Answered,
     /// An event on a channel; the text or the bytes around its data.
     Message(&'a [u8]),
+    /// The same, put together from several frames.
+    Joined(Vec<u8>),
     /// The server says that it will close, and why.
     Goodbye(String),
 }
@@ -104,6 +118,10 @@ pub fn dialect(
 ) -> Box<dyn Dialect> {
     match speech {
         Speech::Bytes => Box::new(Bytes),
+        Speech::Plain { path } => Box::new(Plain::new(path, host)),
+        Speech::Nats { path } => Box::new(Nats::new(path, host)),
+        Speech::Mqtt { path } => Box::new(Mqtt::new(path, host)),
+        Speech::SocketIo { path } => Box::new(SocketIo::new(path, host)),
         Speech::Pusher(pusher) => Box::new(PusherDialect::new(pusher, host, channels.access())),
     }
 }

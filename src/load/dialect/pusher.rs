@@ -8,19 +8,13 @@ use serde::Deserialize;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::frames::{self, append_masked};
-use super::{Dialect, Fault, Heard, Speaker};
+use super::{Dialect, Fault, Heard, Speaker, upgrade};
 use crate::load::orders::{Access, Pusher};
 use crate::load::stamp::Stamp;
 use crate::wire::signature::Signer;
 
 const UPGRADING: u8 = 0;
 const TALKING: u8 = 1;
-
-/// The handshake's key, and the server's proof for it, from RFC 6455 section 1.3.
-const UPGRADE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const UPGRADE_PROOF: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-/// The longest head of an answer.
-const HEAD_BYTES_MAX: usize = 16 << 10;
 
 pub struct PusherDialect {
     request: String,
@@ -44,11 +38,7 @@ struct Established {
 impl PusherDialect {
     pub fn new(pusher: &Pusher, host: SocketAddr, access: Access) -> PusherDialect {
         PusherDialect {
-            request: format!(
-                "GET {} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Key: {UPGRADE_KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                pusher.path
-            ),
+            request: upgrade::request(&pusher.path, host, None),
             key: pusher.key.clone(),
             signer: pusher
                 .secret
@@ -56,23 +46,6 @@ impl PusherDialect {
                 .map(|secret| Signer::new(secret.as_bytes())),
             access,
         }
-    }
-
-    fn upgraded(&self, speaker: &mut Speaker, bytes: &[u8]) -> Result<Option<usize>, Fault> {
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-        let Some(end) = end else {
-            let is_long = bytes.len() > HEAD_BYTES_MAX;
-            return match is_long {
-                true => Err(Fault("the answer to the upgrade does not end".to_owned())),
-                false => Ok(None),
-            };
-        };
-        let head = String::from_utf8_lossy(&bytes[..end]);
-        if !head.starts_with("HTTP/1.1 101") || !head.contains(UPGRADE_PROOF) {
-            return Err(Fault(format!("no WebSocket upgrade: {head}")));
-        }
-        speaker.stage = TALKING;
-        Ok(Some(end + 4))
     }
 
     fn event<'a>(
@@ -147,8 +120,11 @@ impl Dialect for PusherDialect {
         out: &mut Vec<u8>,
     ) -> Result<Option<(usize, Heard<'a>)>, Fault> {
         if speaker.stage == UPGRADING {
-            let taken = self.upgraded(speaker, bytes)?;
-            return Ok(taken.map(|taken| (taken, Heard::Nothing)));
+            let head = upgrade::agreed(bytes)?;
+            return Ok(head.map(|length| {
+                speaker.stage = TALKING;
+                (length, Heard::Nothing)
+            }));
         }
         let Some(frame) = frames::first(bytes)? else {
             return Ok(None);
@@ -228,6 +204,7 @@ fn append_text(out: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::upgrade::PROOF;
     use super::*;
     use crate::wire::websocket::{Opcode, encode_frame};
 
@@ -269,10 +246,9 @@ mod tests {
     fn a_client_is_greeted_subscribed_and_hears_messages_however_the_bytes_are_cut() {
         let dialect = dialect(Access::Public);
         let mut speaker = Speaker::default();
-        let mut bytes = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {UPGRADE_PROOF}\r\n\r\n"
-        )
-        .into_bytes();
+        let mut bytes =
+            format!("HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {PROOF}\r\n\r\n")
+                .into_bytes();
         bytes.extend(text(
             r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.2\"}"}"#,
         ));

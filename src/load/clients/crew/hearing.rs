@@ -113,6 +113,7 @@ impl Crew {
                 self.on_confirmed(slot, talk);
             }
             Heard::Message(payload) => self.on_message(slot, talk, length, payload),
+            Heard::Joined(payload) => self.on_message(slot, talk, length, &payload),
             Heard::Goodbye(words) => talk.words = Some(words),
         }
     }
