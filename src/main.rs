@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Ok(Command::Config(flags)) => with_options(flags, |loaded| print(&loaded.report())),
         Ok(Command::ConfigMarkdown) => print(&report::markdown()),
         Ok(Command::Doctor(flags)) => with_options(flags, |loaded| server::doctor(&loaded.options)),
+        Ok(Command::Journal { work, directory }) => server::journal(work, &directory),
         Err(help_or_error) => help_or_error.exit(),
     }
 }

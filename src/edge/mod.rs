@@ -27,6 +27,7 @@ use tokio::net::unix::pipe;
 
 mod backoff;
 mod consults;
+pub mod journal;
 mod queue;
 mod returns;
 mod target;

@@ -1,8 +1,9 @@
 //! The command line: argv to a [`Command`], with one flag for each setting of the table.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
 use super::layer::{CONFIG_VARIABLE, Flags};
 use super::report::default_for_reading;
@@ -16,6 +17,19 @@ pub enum Command {
     /// Print the documentation of the options.
     ConfigMarkdown,
     Doctor(Flags),
+    /// Look at the journal in a directory, or repair it.
+    Journal {
+        work: JournalWork,
+        directory: PathBuf,
+    },
+}
+
+/// What is to be done with a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalWork {
+    Verify,
+    Dump,
+    Repair,
 }
 
 /// Reads the command line, the program's name first. The error is clap's, which also stands for
@@ -25,6 +39,9 @@ pub fn parse(
 ) -> Result<Command, clap::Error> {
     let matches = program().try_get_matches_from(arguments)?;
     let (name, matches) = matches.subcommand().expect("clap insists on a subcommand");
+    if name == JOURNAL {
+        return Ok(journal(matches));
+    }
     let flags = flags(matches);
     Ok(match name {
         SERVE => Command::Serve(flags),
@@ -38,6 +55,11 @@ pub fn parse(
 const SERVE: &str = "serve";
 const CONFIG: &str = "config";
 const DOCTOR: &str = "doctor";
+const JOURNAL: &str = "journal";
+const VERIFY: &str = "verify";
+const DUMP: &str = "dump";
+const REPAIR: &str = "repair";
+const DIRECTORY: &str = "directory";
 
 /// The flag of the file, and the hidden one of the documentation.
 const CONFIG_FLAG: &str = "config";
@@ -70,6 +92,46 @@ fn program() -> clap::Command {
             DOCTOR,
             "Check whether this machine can run the server",
         ))
+        .subcommand(journal_program())
+}
+
+fn journal_program() -> clap::Command {
+    let work = |name: &'static str, about: &'static str| {
+        let directory = Arg::new(DIRECTORY)
+            .value_name("DIRECTORY")
+            .required(true)
+            .value_parser(value_parser!(PathBuf));
+        clap::Command::new(name).about(about).arg(directory)
+    };
+    clap::Command::new(JOURNAL)
+        .about("Look at the journal of durable channels, or repair it")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommand(work(
+            VERIFY,
+            "Read everything and list what is damaged; fails if anything is",
+        ))
+        .subcommand(work(DUMP, "Print each record as a line of JSON"))
+        .subcommand(work(
+            REPAIR,
+            "Write damaged files anew with all that can be read, and keep the old ones",
+        ))
+}
+
+fn journal(matches: &ArgMatches) -> Command {
+    let (name, matches) = matches.subcommand().expect("clap insists on a subcommand");
+    let work = match name {
+        VERIFY => JournalWork::Verify,
+        DUMP => JournalWork::Dump,
+        REPAIR => JournalWork::Repair,
+        other => unreachable!("clap knows no subcommand {other}"),
+    };
+    let directory = matches.get_one::<PathBuf>(DIRECTORY);
+    Command::Journal {
+        work,
+        directory: directory.expect("clap insists on it").clone(),
+    }
 }
 
 fn with_settings(name: &'static str, about: &'static str) -> clap::Command {
@@ -152,6 +214,22 @@ mod tests {
         assert_eq!(text("metrics"), Some("on"));
         assert_eq!(text("shards"), Some("-1"));
         assert_eq!(flags.settings.len(), 3);
+    }
+
+    #[test]
+    fn a_journal_is_named_by_its_directory() {
+        let work = |word: &str| match parse(["outpour", "journal", word, "/a"]) {
+            Ok(Command::Journal { work, directory }) => Some((work, directory)),
+            Ok(_) | Err(_) => None,
+        };
+        let directory = PathBuf::from("/a");
+        assert_eq!(
+            work("verify"),
+            Some((JournalWork::Verify, directory.clone()))
+        );
+        assert_eq!(work("repair"), Some((JournalWork::Repair, directory)));
+        assert_eq!(work("other"), None);
+        assert!(parse(["outpour", "journal", "dump"]).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod banner;
 mod boot;
 mod doctor;
 mod edge_thread;
+mod journal;
 mod listener;
 
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ use tracing::{error, info, warn};
 
 pub use boot::{Running, ServeError, start};
 pub use doctor::doctor;
+pub use journal::journal;
 
 use crate::base::metrics::Metric;
 use crate::options::Options;
