@@ -4,6 +4,7 @@ pub mod apps;
 pub mod ask;
 pub mod audience;
 pub mod channels;
+pub mod durable;
 pub mod fallback;
 pub mod held;
 pub mod holdings;

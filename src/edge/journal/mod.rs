@@ -20,8 +20,11 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub mod commit;
 pub mod continuity;
+pub mod desk;
 pub mod inspect;
+pub mod ledger;
 pub mod names;
 pub mod record;
 pub mod recovery;
@@ -29,6 +32,7 @@ pub mod repair;
 pub mod scan;
 pub mod segment;
 pub mod walk;
+pub mod writer;
 
 #[cfg(test)]
 mod tests;
