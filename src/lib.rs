@@ -17,7 +17,7 @@
 //! | [`wire`] | bytes to values: HTTP, its API, WebSocket, its fallbacks, Pusher, signatures | `base` |
 //! | [`hub`] | decisions: apps, channels, homes, logs, what is retained, sweeps, rosters, sessions, letters | `base`, `wire`, `options` |
 //! | [`shard`] | one thread: the turn, and everything that it moves | all of the above |
-//! | [`edge`] | the thread for what is slow: webhooks and hooks | `base`, `wire`, `hub`, `options` |
+//! | [`edge`] | the thread for what is slow: webhooks, hooks, the journal | `base`, `wire`, `hub`, `options` |
 //! | [`load`] | the load generator, `outpour bench`: clients, publishers, scenarios, reports | `base`, `ring`, `wire` |
 //! | [`server`] | boot, pinning, signals, drain, doctor | all but `load` |
 //!
@@ -29,6 +29,7 @@
 //! intake::on_received  bytes -> wire::http or wire::websocket -> hub::session or wire::api -> events
 //! publish::route       home elsewhere? Letter::Publish through the lane
 //! hold::take_in        home only: what an app's hook sees waits for its answer, in the channel's order
+//! durable::persist     home only: what is to be on disk waits for it, in the channel's order
 //! publish::sequence    home only: position, one encode a variant, append; Letter::Deliver to listening shards
 //! sweep::sweep         each subscriber behind the head: one send of [cursor..head]
 //! sweep::settle        short sends only: the cursor goes back, the socket is waited for
@@ -76,6 +77,17 @@
 //! segment stands between the live frames, like every answer to one who comes, so that the subscriber
 //! is at its shard's head when it arrives. What went before it was fetched is told as a gap. An event
 //! that a connection is excluded from is left out for it here as well.
+//!
+//! # The journal
+//!
+//! An event of a durable channel is on disk before it is sequenced: its home gives it the serial that
+//! it will have and lets it wait ([`shard::durable`]), the edge thread writes it ([`edge::journal`]) and
+//! says up to where everything is synced, and only then it is appended, delivered and acknowledged.
+//! So nobody has seen a serial that a crash takes back, and a start gives homes what they retained,
+//! with the same epochs and serials. There is one file that is written to, for all shards: a sync
+//! confirms all that waited for it, and what comes meanwhile makes the next group. When a group
+//! fails, it and all behind it are refused, and the serials that they would have had are given anew;
+//! homes number their rounds, so that what is on its way when that happens is told from what follows.
 //!
 //! # Sessions over HTTP
 //!

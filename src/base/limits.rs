@@ -186,6 +186,9 @@ pub const FETCH_CREDIT_RESERVE: u32 = PUBLISHES_UNDER_WAY_MAX / 2;
 /// What one who catches up gets at a time where its events are encoded for it alone.
 pub const ENCODED_CHUNK_BYTES: usize = 16 * 1024;
 
+/// The longest time for which an event is retained: a year.
+pub const RETENTION_S_MAX: u64 = 31_536_000;
+
 /// How long the journal refuses at once after a write has failed; the next event after that tries
 /// again. Short beside the time in which somebody makes room on a disk.
 pub const JOURNAL_RETRY_MS: u64 = 250;
@@ -196,7 +199,16 @@ pub const JOURNAL_SPARE_BYTES_MAX: usize = 4 << 20;
 /// How long the journal waits before it tries again to remove a segment that it could not remove.
 pub const JOURNAL_REMOVAL_RETRY_MS: u64 = 60_000;
 
+/// How often the journal looks for segments that nobody needs: a look goes through the channels of the
+/// oldest one.
+pub const JOURNAL_REMOVAL_LOOK_MS: u64 = 10_000;
+
 /// Events of one shard's homes that wait for the disk, and bytes of their texts; the next ones are
 /// refused. The lane by which the journal's words come holds one for each.
 pub const JOURNAL_EVENTS_MAX: usize = 16 * 1024;
 pub const JOURNAL_BYTES_MAX: usize = 64 << 20;
+
+/// Words of the edge thread on their way to one shard: an answer for each question, and for the journal
+/// at most one for each event that waits. A power of two, as lanes are.
+pub const EDGE_WORDS: usize = 32 * 1024;
+const _: () = assert!(EDGE_WORDS > HELD_EVENTS_MAX + JOURNAL_EVENTS_MAX);

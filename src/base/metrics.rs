@@ -127,6 +127,10 @@ shards {
     EventsDropped counter "outpour_hook_events_dropped_total",
     /// Events that were refused for an app's hook: too many waited, or it did not answer.
     EventsRefused counter "outpour_hook_events_refused_total",
+    /// Events that wait to be written to the journal.
+    JournalWaiting gauge "outpour_journal_events_waiting",
+    /// Events that were refused because they could not be written to the journal.
+    JournalRefused counter "outpour_journal_events_refused_total",
 }
 edge {
     /// Requests to webhooks that were answered with success.
@@ -147,6 +151,14 @@ edge {
     ConsultsFailed counter "outpour_hook_failures_total",
     /// Events that wait for a webhook, those under way included.
     WebhookEventsQueued gauge "outpour_webhook_events_queued",
+    /// Groups of events that were written to the journal and synced.
+    JournalSyncs counter "outpour_journal_syncs_total",
+    /// Events in them.
+    JournalEvents counter "outpour_journal_events_total",
+    /// Writes and syncs of the journal that failed.
+    JournalFailures counter "outpour_journal_failures_total",
+    /// Files that the journal is made of.
+    JournalSegments gauge "outpour_journal_segments",
 }
 }
 

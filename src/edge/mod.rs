@@ -1,4 +1,5 @@
-//! The edge: one thread for what is rare or slow and reads best as async code: webhooks and hooks.
+//! The edge: one thread for what is rare or slow and reads best as async code: webhooks, hooks and the
+//! journal.
 //!
 //! It runs on tokio-uring, which is tokio's current-thread runtime with io_uring behind its files;
 //! sockets and timers are tokio's. What it decides stands in [`webhooks`], [`returns`], [`queue`]
@@ -9,7 +10,9 @@
 //!                                           Webhooks::next_delivery -> a task: Target::post
 //!                                           the task ends -> Webhooks::settle
 //! a channel's home  -- the same lane -----> Consults::handle -> Consults::next -> a task
-//!                   <- lane of verdicts --  the task ends -> Consults::settle
+//!                   <- lane of words -----  the task ends -> Consults::settle
+//! a channel's home  -- the same lane -----> Desk::append -> Desk::next_task -> a task: write, sync
+//!                   <- lane of words -----  the task ends -> Desk::settle
 //! ```
 //!
 //! Invariants:
@@ -36,17 +39,17 @@ mod turn;
 mod webhooks;
 
 use self::consults::Consults;
+use self::journal::desk::Opened;
 use self::target::Targets;
 pub use self::trust::TrustError;
-use self::turn::{Homes, Turn};
+use self::turn::{Deciders, Homes, Turn};
 use self::webhooks::Webhooks;
 use crate::base::lane::{Receiver, Sender};
 use crate::base::metrics::Metrics;
 use crate::base::sleep::Doorbell;
 use crate::base::waker::Waker;
 use crate::hub::apps::Apps;
-use crate::hub::hook::Verdict;
-use crate::hub::notice::ToEdge;
+use crate::hub::notice::{FromEdge, ToEdge};
 use crate::options::Options;
 
 /// What the edge is made of.
@@ -56,7 +59,8 @@ pub struct Setup {
     /// From the shards, by index.
     pub lanes: Vec<Receiver<ToEdge>>,
     /// To the shards, by index.
-    pub verdicts: Vec<Sender<Verdict>>,
+    pub words: Vec<Sender<FromEdge>>,
+    pub journal: Option<Opened>,
     pub doorbell: Arc<Doorbell>,
     /// The end of a pipe that whoever rang the doorbell, or changed `control`, writes to.
     pub wakes: OwnedFd,
@@ -80,9 +84,11 @@ impl Control {
     pub const STOPPED: u8 = 2;
 }
 
-/// Whether any app needs the edge.
+/// Whether any app needs the edge, or a journal is written.
 pub fn is_needed(options: &Options) -> bool {
-    webhooks::listed(options).next().is_some() || consults::listed(options).next().is_some()
+    webhooks::listed(options).next().is_some()
+        || consults::listed(options).next().is_some()
+        || options.journal_directory.is_some()
 }
 
 /// The edge, ready to be run on a thread of its own.
@@ -109,12 +115,17 @@ impl Edge {
         let Edge { setup, targets } = self;
         let (control, doorbell) = (setup.control, setup.doorbell);
         let wakes = pipe::Receiver::from_owned_fd(setup.wakes)?;
-        let homes = Homes::new(setup.verdicts, wakers);
+        let homes = Homes::new(setup.words, wakers);
         let (webhooks, consults) = (
             Webhooks::new(&setup.options, setup.seed, setup.metrics.clone()),
             Consults::new(&setup.options, setup.metrics.clone()),
         );
-        let mut turn = Turn::new(webhooks, consults, targets, setup.lanes, homes, setup.apps);
+        let deciders = Deciders {
+            webhooks,
+            consults,
+            journal: setup.journal.map(Opened::into_desk),
+        };
+        let mut turn = Turn::new(deciders, targets, setup.lanes, homes, setup.apps);
         let mut phase_before = Control::SERVING;
         loop {
             let phase = control.phase.load(Ordering::Acquire);
@@ -125,6 +136,10 @@ impl Edge {
             turn.read_lanes();
             turn.start_deliveries();
             turn.ask_hooks();
+            if phase == Control::DRAINING {
+                turn.end_journal();
+            }
+            turn.write_journal();
             let is_drained = phase == Control::DRAINING && turn.is_done();
             if is_drained || phase == Control::STOPPED {
                 turn.give_up(&setup.metrics);

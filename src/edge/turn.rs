@@ -9,6 +9,8 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::consults::{Asked, Consults, Next, Told};
+use super::journal::desk::{Desk, Outcome};
+use super::journal::ledger::Keep;
 use super::returns::News;
 use super::target::{Answer, Connection, Failure, Posted, Target, Targets};
 use super::webhooks::{Delivery, Webhooks};
@@ -17,17 +19,25 @@ use crate::base::limits;
 use crate::base::metrics::{Metric, Metrics};
 use crate::base::waker::Waker;
 use crate::hub::apps::Apps;
-use crate::hub::hook::Verdict;
-use crate::hub::notice::ToEdge;
+use crate::hub::notice::{FromEdge, ToEdge};
+
+/// What decides what is to be done.
+pub struct Deciders {
+    pub webhooks: Webhooks,
+    pub consults: Consults,
+    pub journal: Option<Desk>,
+}
 
 pub struct Turn {
     webhooks: Webhooks,
     consults: Consults,
+    journal: Option<Desk>,
     /// One for each webhook, and for each hook.
     webhook_targets: Vec<Reached>,
     hook_targets: Vec<Reached>,
     webhook_timeout_ms: u64,
-    /// Requests under way: as many as the webhooks and hooks together may have.
+    /// What is under way: as many requests as the webhooks and hooks together may have, and one task
+    /// of the journal.
     tasks: JoinSet<Done>,
     finished: VecDeque<Result<Done, JoinError>>,
     lanes: Vec<Receiver<ToEdge>>,
@@ -80,10 +90,10 @@ impl Reached {
     }
 }
 
-/// A request that has ended.
-struct Done {
-    purpose: Purpose,
-    posted: Posted,
+/// A task that has ended.
+enum Done {
+    Request { purpose: Purpose, posted: Posted },
+    Journal(Outcome),
 }
 
 enum Purpose {
@@ -91,22 +101,26 @@ enum Purpose {
     Hook { hook: usize, asked: Asked },
 }
 
-/// The way back to the shards whose channels wait for hooks.
+/// The way back to the shards whose channels wait for hooks or the disk.
 pub struct Homes {
-    shards: Vec<(Sender<Verdict>, Waker)>,
+    shards: Vec<(Sender<FromEdge>, Waker)>,
 }
 
 impl Homes {
-    pub fn new(verdicts: Vec<Sender<Verdict>>, wakers: Vec<Waker>) -> Homes {
+    pub fn new(words: Vec<Sender<FromEdge>>, wakers: Vec<Waker>) -> Homes {
         Homes {
-            shards: verdicts.into_iter().zip(wakers).collect(),
+            shards: words.into_iter().zip(wakers).collect(),
         }
     }
 
-    fn tell(&mut self, told: Told) {
+    fn give(&mut self, told: Told) {
         let Told { shard, verdict } = told;
+        self.tell(shard, FromEdge::Verdict(verdict));
+    }
+
+    fn tell(&mut self, shard: u16, word: FromEdge) {
         let (sender, waker) = &mut self.shards[usize::from(shard)];
-        let pushed = sender.push(verdict);
+        let pushed = sender.push(word);
         assert!(pushed.is_ok(), "a shard asks no more than its lane holds");
         waker.wake();
     }
@@ -114,17 +128,22 @@ impl Homes {
 
 impl Turn {
     pub fn new(
-        webhooks: Webhooks,
-        consults: Consults,
+        deciders: Deciders,
         targets: Targets,
         lanes: Vec<Receiver<ToEdge>>,
         homes: Homes,
         apps: Arc<Apps>,
     ) -> Turn {
         let reached = |targets: Vec<Target>| targets.into_iter().map(Reached::new).collect();
+        let Deciders {
+            webhooks,
+            consults,
+            journal,
+        } = deciders;
         Turn {
             webhooks,
             consults,
+            journal,
             webhook_targets: reached(targets.webhooks),
             hook_targets: reached(targets.hooks),
             webhook_timeout_ms: targets.webhook_timeout_ms,
@@ -144,8 +163,7 @@ impl Turn {
 
     pub fn read_lanes(&mut self) {
         let now_ms = self.now_ms();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let time_ms = since.map_or(0, |since| since.as_millis() as u64);
+        let time_ms = time_ms();
         for (shard, lane) in (0..).zip(&mut self.lanes) {
             for _ in 0..limits::EDGE_LETTERS_PER_TURN {
                 match lane.pop() {
@@ -157,9 +175,49 @@ impl Turn {
                         self.webhooks.handle(now_ms, news);
                     }
                     Some(ToEdge::Consult(consult)) => self.consults.handle(now_ms, shard, consult),
+                    Some(ToEdge::Append(append)) => {
+                        let journal = self.journal.as_mut();
+                        let journal = journal.expect("durable channels have a journal");
+                        let app_id = &self.apps.app(append.app).id;
+                        journal.append(shard, &append, app_id, time_ms, now_ms);
+                    }
                     None => break,
                 }
             }
+        }
+    }
+
+    /// Tells the homes what is written, and starts what is to be done for the journal next.
+    pub fn write_journal(&mut self) {
+        let now_ms = self.now_ms();
+        let Some(journal) = self.journal.as_mut() else {
+            return;
+        };
+        while let Some(told) = journal.next_told() {
+            self.homes.tell(told.shard, FromEdge::Written(told.written));
+        }
+        let apps = &self.apps;
+        let keep = |app_id: &str, channel: &str| {
+            let app = apps.with_id(app_id).map(|app| apps.app(app));
+            let retention = app.and_then(|app| app.retention_of(channel));
+            retention.map_or(Keep::NOTHING, |retention| Keep {
+                messages: retention.messages_max,
+                bytes: retention.bytes_max as u64,
+                age_ms: u64::from(retention.age_s) * 1000,
+            })
+        };
+        if let Some(task) = journal.next_task(now_ms, time_ms(), keep) {
+            self.tasks
+                .spawn_local(async move { Done::Journal(task.run().await) });
+        }
+    }
+
+    /// The shards have ended: when everything is written, the journal says that it is whole.
+    pub fn end_journal(&mut self) {
+        if self.is_quiet()
+            && let Some(journal) = self.journal.as_mut()
+        {
+            journal.end();
         }
     }
 
@@ -172,7 +230,7 @@ impl Turn {
             self.tasks.spawn_local(async move {
                 let posted = target.post(connection, body, timeout_ms).await;
                 let purpose = Purpose::Webhook { webhook, id };
-                Done { purpose, posted }
+                Done::Request { purpose, posted }
             });
         }
     }
@@ -181,7 +239,7 @@ impl Turn {
         let now_ms = self.now_ms();
         while let Some(next) = self.consults.next(now_ms, &self.apps) {
             match next {
-                Next::Tell(told) => self.homes.tell(told),
+                Next::Tell(told) => self.homes.give(told),
                 Next::Ask {
                     hook,
                     asked,
@@ -193,7 +251,7 @@ impl Turn {
                     self.tasks.spawn_local(async move {
                         let posted = target.post(connection, body, timeout_ms).await;
                         let purpose = Purpose::Hook { hook, asked };
-                        Done { purpose, posted }
+                        Done::Request { purpose, posted }
                     });
                 }
             }
@@ -207,13 +265,18 @@ impl Turn {
 
     /// Whether nothing waits and nothing is under way.
     pub fn is_done(&mut self) -> bool {
-        self.webhooks.length() == 0 && self.tasks.is_empty() && self.is_quiet()
+        self.webhooks.length() == 0
+            && self.tasks.is_empty()
+            && self.journal.as_ref().is_none_or(Desk::is_idle)
+            && self.is_quiet()
     }
 
     /// Until a request has ended, or something is due.
     pub async fn sleep(&mut self) {
         let next_ms = self.webhooks.next_ms().into_iter();
-        let next_ms = next_ms.chain(self.consults.next_ms()).min();
+        let next_ms = next_ms.chain(self.consults.next_ms());
+        let journal_ms = self.journal.as_ref().and_then(Desk::next_ms);
+        let next_ms = next_ms.chain(journal_ms).min();
         let wait_ms = next_ms.map(|next_ms| next_ms.saturating_sub(self.now_ms()));
         // With nothing due there is no moment to wait for; a day is as good as any.
         let wait = Duration::from_millis(wait_ms.unwrap_or(86_400_000));
@@ -227,9 +290,15 @@ impl Turn {
     pub fn settle_finished(&mut self) {
         let mut finished = std::mem::take(&mut self.finished);
         while let Some(done) = finished.pop_front().or_else(|| self.tasks.try_join_next()) {
-            let Done { purpose, posted } = match done {
-                Ok(done) => done,
-                Err(error) => panic!("a request neither panics nor is cancelled: {error}"),
+            let (purpose, posted) = match done {
+                Ok(Done::Request { purpose, posted }) => (purpose, posted),
+                Ok(Done::Journal(outcome)) => {
+                    let now_ms = self.now_ms();
+                    let journal = self.journal.as_mut().expect("it gave the task");
+                    journal.settle(outcome, now_ms);
+                    continue;
+                }
+                Err(error) => panic!("a task neither panics nor is cancelled: {error}"),
             };
             match purpose {
                 Purpose::Webhook { webhook, id } => self.settle_webhook(webhook, id, posted),
@@ -268,12 +337,18 @@ impl Turn {
         let told = self
             .consults
             .settle(hook, asked, body.as_deref(), &self.apps);
-        self.homes.tell(told);
+        self.homes.give(told);
     }
 
     fn now_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
     }
+}
+
+/// Milliseconds since 1970.
+fn time_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 fn is_success(status: u16) -> bool {

@@ -14,6 +14,8 @@ use crate::wire::signature::Signer;
 
 #[derive(Debug)]
 pub struct App {
+    /// As in the URLs of its API.
+    pub id: String,
     pub key: String,
     pub signer: Signer,
     pub takes_client_events: bool,
@@ -33,7 +35,7 @@ pub struct App {
     pub authorization_timeout_s: u32,
     pub quota: Quota,
     /// Which channels have serials, and how much they retain; the first that fits counts.
-    pub channels: Vec<(ChannelPattern, Option<Retention>)>,
+    pub channels: Vec<ChannelRule>,
     /// What its webhooks want to be told.
     pub wanted: Wanted,
     /// Who sees its events before they are published.
@@ -49,20 +51,41 @@ pub struct Apps {
 }
 
 /// What a table of channels says.
-fn rule(channels: &ChannelOptions) -> (ChannelPattern, Option<Retention>) {
+#[derive(Debug)]
+pub struct ChannelRule {
+    pattern: ChannelPattern,
+    /// If their events have serials.
+    retention: Option<Retention>,
+    is_durable: bool,
+}
+
+fn rule(channels: &ChannelOptions) -> ChannelRule {
     let retention = Retention {
         messages_max: channels.retention_messages_max,
         bytes_max: channels.retention_bytes_max,
         age_s: channels.retention_age_s,
     };
-    (channels.name.clone(), channels.serials.then_some(retention))
+    ChannelRule {
+        pattern: channels.name.clone(),
+        retention: channels.serials.then_some(retention),
+        is_durable: channels.is_durable(),
+    }
 }
 
 impl App {
     /// How much a channel retains, if its events have serials.
     pub fn retention_of(&self, channel: &str) -> Option<Retention> {
+        self.rule_of(channel)?.retention
+    }
+
+    /// Whether its events are on disk before anybody sees them.
+    pub fn is_durable(&self, channel: &str) -> bool {
+        self.rule_of(channel).is_some_and(|rule| rule.is_durable)
+    }
+
+    fn rule_of(&self, channel: &str) -> Option<&ChannelRule> {
         let mut rules = self.channels.iter();
-        rules.find(|(pattern, _)| pattern.fits(channel))?.1
+        rules.find(|rule| rule.pattern.fits(channel))
     }
 }
 
@@ -70,6 +93,7 @@ impl Apps {
     pub fn new(options: &Options) -> Apps {
         let number = |place: usize| u16::try_from(place).expect("there are fewer than 2^16 apps");
         let apps = options.apps.iter().map(|app| App {
+            id: app.id.clone(),
             key: app.key.clone(),
             signer: Signer::new(app.secret.as_bytes()),
             takes_client_events: app.client_events,

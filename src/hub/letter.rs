@@ -37,7 +37,7 @@ pub enum Letter {
     /// What became of an event that was held.
     Concluded {
         requester: Socket,
-        is_refused: bool,
+        outcome: Outcome,
     },
     /// A question to a channel's home, or to a shard about all of its channels.
     Ask(Box<Ask>),
@@ -105,10 +105,37 @@ pub enum Letter {
 pub enum Fate {
     /// It is in its channel's order.
     Sequenced,
-    /// An app's hook is asked; a `Concluded` follows for whoever waits.
+    /// It waits for an app's hook or for the disk; a `Concluded` follows for whoever waits.
     Held,
-    /// Too many are held.
-    Refused,
+    /// Too many wait for that.
+    Refused(Refusal),
+}
+
+/// Who did not let an event be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Hook,
+    /// It could not be written to the journal.
+    Journal,
+}
+
+/// What became of an event that waited at its channel's home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Published,
+    Refused(Refusal),
+    /// A client's event could not be written. The client waits for nothing, but is told.
+    ClientRefused,
+}
+
+impl Outcome {
+    /// Of an event that does not wait any more.
+    pub fn of(fate: Fate) -> Outcome {
+        match fate {
+            Fate::Sequenced | Fate::Held => Outcome::Published,
+            Fate::Refused(refusal) => Outcome::Refused(refusal),
+        }
+    }
 }
 
 /// Names the channel to its home.

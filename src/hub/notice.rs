@@ -2,17 +2,27 @@
 //!
 //! Sources: Pusher Channels documentation, "Webhooks": the events, their members and their names.
 
-use super::hook::Consult;
+use super::durable::{Append, Written};
+use super::hook::{Consult, Verdict};
 use crate::options::{AppOptions, EventType, EventTypes, WebhookOptions};
 use crate::wire::json::{string_length, write_string};
 use crate::wire::pusher::SocketId;
 
 /// What a shard posts to the edge thread. The lane is full: a notice is dropped, a question is
-/// answered as its hook has it for a failure, and both are counted.
+/// answered as its hook has it for a failure, an event for the journal is refused, and all are counted.
 #[derive(Debug)]
 pub enum ToEdge {
     Notice(Box<Notice>),
     Consult(Box<Consult>),
+    Append(Box<Append>),
+}
+
+/// What the edge thread posts to a shard: a word for what the shard posted, so that the lane has
+/// room for each.
+#[derive(Debug)]
+pub enum FromEdge {
+    Verdict(Verdict),
+    Written(Written),
 }
 
 /// Something happened in a channel.

@@ -97,6 +97,16 @@ impl Retained {
         }
     }
 
+    /// As if the events up to `next` had been retained once and were gone.
+    pub fn resumed(epoch: u64, retention: Retention, next: u64) -> Retained {
+        Retained {
+            tail: next,
+            next,
+            open_first: next,
+            ..Retained::new(epoch, retention)
+        }
+    }
+
     /// The serial of the next event.
     pub fn next(&self) -> Serial {
         self.serial(self.next)

@@ -49,6 +49,14 @@ impl fmt::Display for ChannelPattern {
     }
 }
 
+/// Where an event is when its publish is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    Memory,
+    /// In the journal as well.
+    Disk,
+}
+
 /// One [`ChannelPattern`].
 pub struct PatternText;
 

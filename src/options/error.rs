@@ -68,6 +68,11 @@ pub enum OptionsError {
         missing: &'static str,
         origin: Origin,
     },
+    /// Channels are to be on disk, and there is no journal.
+    NoJournal {
+        channels: String,
+        origin: Origin,
+    },
     /// Two apps have the same id, or the same key.
     Repeated {
         name: &'static str,
@@ -109,6 +114,7 @@ impl OptionsError {
             | OptionsError::NotTables { .. }
             | OptionsError::ListAndOnlyApp { .. }
             | OptionsError::Incomplete { .. }
+            | OptionsError::NoJournal { .. }
             | OptionsError::Repeated { .. } => None,
         }
     }
@@ -185,6 +191,11 @@ impl fmt::Display for OptionsError {
                 missing,
                 origin,
             } => write!(out, "the {table} at {origin} has no {missing}"),
+            OptionsError::NoJournal { channels, origin } => write!(
+                out,
+                "channels {channels} are to be on disk ({origin}), and there is no \
+                 journal_directory: name one, or set durability = \"memory\""
+            ),
             OptionsError::Repeated {
                 name,
                 value,

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 /// How a value was written: freely, as in flags and the environment, or as one of TOML's types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,6 +287,30 @@ impl Form for OwnPath {
 
     fn print(&self, value: &Option<String>) -> String {
         value.clone().unwrap_or_default()
+    }
+}
+
+/// A directory of the machine.
+pub struct Directory;
+
+impl Form for Directory {
+    type Value = Option<PathBuf>;
+
+    fn accepts(&self) -> String {
+        "nothing, or the path of a directory".to_string()
+    }
+
+    fn takes(&self, kind: Kind) -> bool {
+        kind == Kind::String
+    }
+
+    fn parse(&self, text: &str) -> Option<Option<PathBuf>> {
+        Some((!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+
+    fn print(&self, value: &Option<PathBuf>) -> String {
+        let path = value.as_ref().map(|path| path.display().to_string());
+        path.unwrap_or_default()
     }
 }
 

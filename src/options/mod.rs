@@ -98,6 +98,7 @@ pub fn load(
     }
     loaded.check_sizes()?;
     loaded.check_secrets()?;
+    loaded.check_journal()?;
     Ok(loaded)
 }
 
@@ -316,6 +317,28 @@ impl Loaded {
         let retained = &self.options.retained_channels;
         app.channels = retained.iter().map(channel).collect();
         self.options.apps[0] = app;
+    }
+
+    /// What is to be on disk has a place there.
+    fn check_journal(&self) -> Result<(), OptionsError> {
+        if self.options.journal_directory.is_some() {
+            return Ok(());
+        }
+        for (index, app) in self.options.apps.iter().enumerate() {
+            let durable = app.channels.iter().position(|channel| channel.is_durable());
+            let Some(place) = durable else { continue };
+            let own = self.app_origins.as_ref().map(|origins| {
+                let mut settings = CHANNEL_SETTINGS.iter();
+                let setting = settings.position(|setting| setting.name == "durability");
+                &origins[index].channels[place][setting.expect("it is a setting of channels")]
+            });
+            let own = own.filter(|origin| **origin != Origin::Default);
+            return Err(OptionsError::NoJournal {
+                channels: app.channels[place].name.to_string(),
+                origin: own.unwrap_or(self.origin("durability")).clone(),
+            });
+        }
+        Ok(())
     }
 
     /// Bounds that are in range one by one, and of which one makes another unreachable.

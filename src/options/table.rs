@@ -5,15 +5,16 @@
 //! `outpour config` and of the documentation. Names end in their unit.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use tracing::level_filters::LevelFilter;
 
 use crate::base::dialect::Dialect;
 
-use super::channels::{ChannelPattern, PatternList, PatternText};
+use super::channels::{ChannelPattern, Durability, PatternList, PatternText};
 use super::form::{
-    Address, Auto, Automatic, CoreList, Cores, Form, Identifier, Kind, OwnPath, PathPrefix, Secret,
-    SecretText, Switch, Whole, Words,
+    Address, Auto, Automatic, CoreList, Cores, Directory, Form, Identifier, Kind, OwnPath,
+    PathPrefix, Secret, SecretText, Switch, Whole, Words,
 };
 use super::webhooks::{
     EventList, EventTypes, HeaderTable, Headers, OnFailure, OptionalUrl, Texts, Url, UrlText,
@@ -345,6 +346,17 @@ settings! {
             /// Retained events of all channels of one shard together; beyond it the channels that
             /// hold most lose their oldest.
             retention_bytes_per_shard_max: usize = 256 << 20, Whole(64 << 10, 1 << 40);
+            /// Where the events of such channels are when a publish is acknowledged: in memory, or
+            /// in the journal too, so that they and their serials outlast a crash and a restart.
+            durability: Durability = Durability::Memory, Words(DURABILITIES);
+            /// Directory of the journal; empty for none.
+            journal_directory: Option<PathBuf> = None, Directory;
+            /// Size at which the journal goes on in another file. What is no longer retained is
+            /// removed a file at a time.
+            journal_segment_bytes_max: u64 = 64 << 20, Whole(64 << 10, 1 << 30);
+            /// Least time from one write of the journal to the next. More makes fewer syncs of the
+            /// disk, and acknowledgements later.
+            journal_gather_ms: u64 = 0, Whole(0, 1000);
         }
         "Webhooks" {
             /// Where the events of the only app are sent; empty for nowhere.
@@ -481,7 +493,19 @@ settings! {
             retention_bytes_max: usize = 4 << 20, Whole(1024, 1 << 40);
             /// Age at which an event is no longer retained.
             retention_age_s: u32 = 120, Whole(1, 31_536_000);
+            /// Where an event with a serial is when its publish is acknowledged.
+            durability: Durability = Durability::Memory, Words(DURABILITIES);
         }
+    }
+}
+
+const DURABILITIES: &[(&str, Durability)] =
+    &[("memory", Durability::Memory), ("disk", Durability::Disk)];
+
+impl ChannelOptions {
+    /// Whether events are on disk before anybody sees them.
+    pub fn is_durable(&self) -> bool {
+        self.serials && self.durability == Durability::Disk
     }
 }
 

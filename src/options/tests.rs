@@ -105,6 +105,8 @@ fn samples(setting: &Setting<Options>) -> [String; 3] {
         "metrics" => ["on", "off", "auto"],
         "cores" => ["none", "0-3", "1,5"],
         "log_level" => ["debug", "warn", "off"],
+        "durability" => ["disk", "memory", "disk"],
+        "journal_directory" => ["/file", "variable", "/a b"],
         "echo" => ["/file", "/variable", "/flag"],
         "app_id" => ["2001", "2002", "2003"],
         "app_key" => ["file", "variable", "flag"],
@@ -504,6 +506,44 @@ fn bounds_that_make_each_other_unreachable_are_refused() {
         },
         "message_bytes_max = 65536 (default) must be at least 100000, as event_data_bytes_max is",
     );
+}
+
+#[test]
+fn channels_that_are_to_be_on_disk_need_a_journal() {
+    let file = format!("{TWO_APPS}[[apps.channels]]\nname = 'a-*'\ndurability = 'disk'\n");
+    check_error(
+        Typed {
+            file: &file,
+            ..Typed::default()
+        },
+        "channels a-* are to be on disk (file outpour.toml:15), and there is no journal_directory: \
+         name one, or set durability = \"memory\"",
+    );
+    let arguments = ["--durability", "disk", "--retained-channels", "room"];
+    check_error(
+        Typed {
+            arguments: &arguments,
+            ..Typed::default()
+        },
+        "channels room are to be on disk (flag --durability), and there is no journal_directory: \
+         name one, or set durability = \"memory\"",
+    );
+    let with_directory = [&arguments[..], &["--journal-directory", "/a"]].concat();
+    for arguments in [&with_directory[..], &arguments[..2]] {
+        let typed = Typed {
+            arguments,
+            ..Typed::default()
+        };
+        assert!(loaded(typed).is_ok());
+    }
+    // Channels without serials are in memory, whatever is said of others.
+    let file =
+        format!("durability = 'disk'\n{TWO_APPS}[[apps.channels]]\nname = '*'\nserials = false\n");
+    let typed = Typed {
+        file: &file,
+        ..Typed::default()
+    };
+    assert!(loaded(typed).is_ok());
 }
 
 #[test]

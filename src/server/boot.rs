@@ -32,7 +32,10 @@ use super::listener::listeners;
 use crate::base::limits;
 use crate::base::metrics::Metrics;
 use crate::edge::TrustError;
+use crate::edge::journal::JournalError;
+use crate::edge::journal::restore::Restored;
 use crate::hub::apps::Apps;
+use crate::hub::channels::Channels;
 use crate::options::{Automatic, Cores, Options};
 use crate::ring::kernel::{KernelRing, RingError, Settings, Waker};
 use crate::shard::mesh::meshes;
@@ -60,6 +63,8 @@ pub enum ServeError {
     Ring { shard: u16, source: RingError },
     /// A webhook cannot be reached as its URL says.
     Edge(TrustError),
+    /// The journal cannot be read or gone on with.
+    Journal(JournalError),
     /// No thread for the edge, or no event to wake it by.
     EdgeThread(io::Error),
     /// A shard's thread ended before it said why.
@@ -83,8 +88,12 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
 
     let (events_sender, events) = channel();
     let edge = edge_thread::prepare(&options, &apps, plan.shards, seed, events_sender.clone())?;
-    let (edge, links) = edge.unzip();
-    let mut links = links.into_iter().flatten();
+    let (edge, links, restored) = match edge {
+        Some(edge) => (Some(edge.prepared), edge.links, edge.restored),
+        None => (None, Vec::new(), Vec::new()),
+    };
+    let mut links = links.into_iter();
+    let mut restored = by_home(restored, seed, plan.shards);
     let mut running = Running {
         address,
         options: Arc::clone(&options),
@@ -108,6 +117,7 @@ pub fn start(options: Options) -> Result<Running, ServeError> {
             listener,
             control: Arc::clone(&running.control),
             edge: edge.as_ref().map(Prepared::waker),
+            restored: std::mem::take(&mut restored[usize::from(index)]),
             ready: ready_sender.clone(),
             peers: peers_receiver,
             ended: Ended {
@@ -264,6 +274,17 @@ fn seed() -> io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+/// The channels for each shard.
+fn by_home(restored: Vec<Restored>, seed: u64, shards: u16) -> Vec<Vec<Restored>> {
+    let channels = Channels::new(seed);
+    let mut shares: Vec<Vec<Restored>> = (0..shards).map(|_| Vec::new()).collect();
+    for restored in restored {
+        let hash = channels.hash(restored.app, &restored.channel);
+        shares[usize::from(shard::home_of(hash, usize::from(shards)))].push(restored);
+    }
+    shares
+}
+
 type Ready = (u16, Result<(RawFd, Waker), RingError>);
 
 /// Waits until every shard has a ring, or for the first one that gets none.
@@ -286,6 +307,8 @@ struct Seat {
     control: Arc<Control>,
     /// Wakes the edge, if there is one.
     edge: Option<Waker>,
+    /// The channels whose home it is that the journal has.
+    restored: Vec<Restored>,
     ready: Sender<Ready>,
     peers: Receiver<Vec<RawFd>>,
     ended: Ended,
@@ -300,6 +323,7 @@ impl Seat {
             listener,
             control,
             edge,
+            restored,
             ready,
             peers,
             ended,
@@ -326,7 +350,10 @@ impl Seat {
         // Without an answer another shard got no ring, and there is nothing to serve.
         if let Ok(descriptors) = peers.recv() {
             ring.set_peers(descriptors);
-            let engine = Engine::new(setup, 0);
+            let mut engine = Engine::new(setup, shard::BEGIN_MS);
+            for channel in restored {
+                engine.restore(channel.app, &channel.channel, channel.retained);
+            }
             let mut berth = Berth::new(Shard { ring, engine }, returned);
             // It leaves before the berth, also by panic: boot learns of it and has the others return.
             let _ended = ended;
@@ -503,6 +530,7 @@ impl fmt::Display for ServeError {
             }
             ServeError::Ring { shard, source } => write!(formatter, "shard {shard}: {source}"),
             ServeError::Edge(source) => source.fmt(formatter),
+            ServeError::Journal(source) => source.fmt(formatter),
             ServeError::EdgeThread(source) => write!(formatter, "no thread for the edge: {source}"),
             ServeError::Lost => formatter.write_str("a shard ended while it started"),
         }

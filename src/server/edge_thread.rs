@@ -13,6 +13,7 @@ use crate::base::limits;
 use crate::base::metrics::Metrics;
 use crate::base::sleep::Doorbell;
 use crate::base::waker::Waker;
+use crate::edge::journal::restore::{self, Restored};
 use crate::edge::{self, Control, Edge};
 use crate::hub::apps::Apps;
 use crate::options::Options;
@@ -33,34 +34,49 @@ pub struct EdgeThread {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The edge if an app needs it, and one link for each shard.
+/// What [`prepare`] gives.
+pub struct Preparation {
+    pub prepared: Prepared,
+    /// One for each shard.
+    pub links: Vec<EdgeLink>,
+    /// The channels that the journal has, if there is one.
+    pub restored: Vec<Restored>,
+}
+
+/// The edge if it is needed, one link for each shard, and what the journal has.
 pub fn prepare(
     options: &Arc<Options>,
     apps: &Arc<Apps>,
     shards: u16,
     seed: u64,
     events: Sender<Event>,
-) -> Result<Option<(Prepared, Vec<EdgeLink>)>, ServeError> {
+) -> Result<Option<Preparation>, ServeError> {
     if !edge::is_needed(options) {
         return Ok(None);
     }
     let doorbell = Arc::new(Doorbell::default());
     let (waker, wakes) = Waker::piped().map_err(ServeError::EdgeThread)?;
     let (control, metrics) = (Arc::new(Control::default()), Metrics::default());
-    let (mut lanes, mut verdicts, mut links) = (Vec::new(), Vec::new(), Vec::new());
+    let (journal, restored) = match restore::open(options, apps, shards, &metrics) {
+        Ok(Some((journal, restored))) => (Some(journal), restored),
+        Ok(None) => (None, Vec::new()),
+        Err(error) => return Err(ServeError::Journal(error)),
+    };
+    let (mut lanes, mut words, mut links) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..shards {
         let (sender, lane) = lane::lane(limits::EDGE_LANE_LETTERS);
-        let (verdict, verdicts_of_shard) = lane::lane(limits::HELD_EVENTS_MAX);
+        let (word, words_of_shard) = lane::lane(limits::EDGE_WORDS);
         lanes.push(lane);
-        verdicts.push(verdict);
+        words.push(word);
         let (doorbell, metrics) = (Arc::clone(&doorbell), metrics.clone());
-        links.push(EdgeLink::new(sender, verdicts_of_shard, doorbell, metrics));
+        links.push(EdgeLink::new(sender, words_of_shard, doorbell, metrics));
     }
     let edge = Edge::new(edge::Setup {
         options: Arc::clone(options),
         apps: Arc::clone(apps),
         lanes,
-        verdicts,
+        words,
+        journal,
         doorbell,
         wakes,
         control: Arc::clone(&control),
@@ -74,7 +90,11 @@ pub fn prepare(
         waker,
         ended: Ended { events },
     };
-    Ok(Some((prepared, links)))
+    Ok(Some(Preparation {
+        prepared,
+        links,
+        restored,
+    }))
 }
 
 impl Prepared {

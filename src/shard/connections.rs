@@ -15,7 +15,7 @@ use crate::base::limits;
 use crate::base::slots::SlotSet;
 use crate::base::socket::{GENERATION_BITS, Socket};
 use crate::hub::fallback::Transfer;
-use crate::hub::letter::Publication;
+use crate::hub::letter::{Publication, Refusal};
 use crate::hub::query::Query;
 use crate::hub::session::Session;
 use crate::hub::users::SignIn;
@@ -189,7 +189,7 @@ pub struct Waiting {
     /// Confirmations and answers of homes that have not come yet.
     pub receipts: u32,
     /// One of the homes refused.
-    pub is_refused: bool,
+    pub refusal: Option<Refusal>,
     /// When the request began to wait.
     pub since_us: Option<u64>,
     pub persistence_closes: bool,

@@ -56,10 +56,13 @@ impl Engine {
         }
     }
 
-    /// Whether no connection is open any more on any shard, and this one owes no other a letter. It
+    /// Whether no connection is open any more on any shard, and this one owes no other a letter and
+    /// waits for no word of the journal. It
     /// ends when all are that far: until then it may be the home of what others publish and leave.
     pub fn is_drained(&self) -> bool {
         let mut shards = self.all_metrics.iter();
-        shards.all(|shard| shard.read(Metric::Connections) == 0) && !self.has_work()
+        shards.all(|shard| shard.read(Metric::Connections) == 0)
+            && !self.has_work()
+            && self.durable.length() == 0
     }
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use crate::base::lane::{Receiver, Sender};
 use crate::base::metrics::{Metric, Metrics};
 use crate::base::sleep::Doorbell;
-use crate::hub::hook::Verdict;
-use crate::hub::notice::{Kind, Notice, ToEdge};
+use crate::hub::notice::{FromEdge, Kind, Notice, ToEdge};
 use crate::ring::Operation;
 
 use super::Engine;
@@ -16,7 +15,7 @@ pub struct EdgeLink {
     sender: Sender<ToEdge>,
     /// The edge wakes the shard for them, so a shard looks at them once a turn and not before it
     /// sleeps.
-    pub(super) verdicts: Receiver<Verdict>,
+    pub(super) words: Receiver<FromEdge>,
     doorbell: Arc<Doorbell>,
     was_posted_to: bool,
     /// The edge's own, which are served beside those of the shards.
@@ -26,13 +25,13 @@ pub struct EdgeLink {
 impl EdgeLink {
     pub fn new(
         sender: Sender<ToEdge>,
-        verdicts: Receiver<Verdict>,
+        words: Receiver<FromEdge>,
         doorbell: Arc<Doorbell>,
         metrics: Metrics,
     ) -> EdgeLink {
         EdgeLink {
             sender,
-            verdicts,
+            words,
             doorbell,
             was_posted_to: false,
             metrics,

@@ -2,18 +2,19 @@
 //! one place that has the channel's order, and so nothing else of the server waits for them.
 //!
 //! ```text
-//! take_in      no hook sees it and nothing of its channel waits: sequence at once
+//! take_in      no hook sees it and nothing of its channel waits: it is persisted at once
 //!              else it waits, and the edge thread is asked
-//! on_verdict   everything that is answered up to the first that is not: sequence, replace or drop
-//! conclude     whoever published it is told
+//! on_verdict   everything that is answered up to the first that is not: persist, replace or drop
+//! conclude     whoever published it is told, once it is sequenced
 //! ```
 
 use crate::base::metrics::Metric;
 use crate::base::socket::Socket;
 use crate::hub::held::{Full, Held};
 use crate::hub::hook::{Action, Consult, Verdict};
-use crate::hub::letter::{Event, Fate, Letter, Origin, Publication};
-use crate::hub::notice::ToEdge;
+use crate::hub::letter::{Event, Fate, Letter, Origin, Outcome, Publication, Refusal};
+use crate::hub::notice::{FromEdge, ToEdge};
+use crate::wire::pusher;
 
 use super::Engine;
 
@@ -22,7 +23,7 @@ use super::Engine;
 pub struct Conclusion {
     pub shard: u16,
     pub requester: Socket,
-    pub is_refused: bool,
+    pub outcome: Outcome,
 }
 
 impl Engine {
@@ -34,8 +35,7 @@ impl Engine {
         from: u16,
     ) -> Fate {
         let Some(hook) = &self.apps.app(event.app).hook else {
-            self.sequence(event);
-            return Fate::Sequenced;
+            return self.persist(event, requester, from);
         };
         let is_seen = match event.origin {
             Origin::Api | Origin::Client => hook.takes_channel(event.channel),
@@ -45,8 +45,7 @@ impl Engine {
         let line = self.channels.hash(event.app, event.channel);
         let waits = is_asked || is_seen && self.held.is_waiting(line);
         if !waits {
-            self.sequence(event);
-            return Fate::Sequenced;
+            return self.persist(event, requester, from);
         }
         let publication = Publication::new(event, requester, &mut self.arena);
         let held = Held { publication, from };
@@ -64,7 +63,7 @@ impl Engine {
             }
             Err(Full) => {
                 self.metrics.add(Metric::EventsRefused, 1);
-                Fate::Refused
+                Fate::Refused(Refusal::Hook)
             }
         }
     }
@@ -91,8 +90,11 @@ impl Engine {
     /// Reads what the edge thread has answered. Returns how many answers there were.
     pub(super) fn read_verdicts(&mut self) -> u64 {
         let mut verdicts = 0;
-        while let Some(verdict) = self.edge.as_mut().and_then(|edge| edge.verdicts.pop()) {
-            self.on_verdict(verdict);
+        while let Some(word) = self.edge.as_mut().and_then(|edge| edge.words.pop()) {
+            match word {
+                FromEdge::Verdict(verdict) => self.on_verdict(verdict),
+                FromEdge::Written(written) => self.on_written(written),
+            }
             verdicts += 1;
         }
         verdicts
@@ -111,24 +113,32 @@ impl Engine {
 
     fn release(&mut self, held: &Held, action: &Action) {
         let event = held.publication.event();
-        match action {
-            Action::Publish => self.sequence(&event),
+        let requester = held.publication.requester;
+        let fate = match action {
+            Action::Publish => self.persist(&event, requester, held.from),
             Action::Replace { event: name, data } => {
                 let name = name.as_deref().unwrap_or(event.name);
-                self.sequence(&Event {
+                let event = Event {
                     name,
                     data,
                     ..event
-                });
+                };
+                self.persist(&event, requester, held.from)
             }
-            Action::Drop => self.metrics.add(Metric::EventsDropped, 1),
-            Action::Refuse => self.metrics.add(Metric::EventsRefused, 1),
-        }
-        if let Some(requester) = held.publication.requester {
+            Action::Drop => {
+                self.metrics.add(Metric::EventsDropped, 1);
+                Fate::Sequenced
+            }
+            Action::Refuse => {
+                self.metrics.add(Metric::EventsRefused, 1);
+                Fate::Refused(Refusal::Hook)
+            }
+        };
+        if let Some(requester) = requester.filter(|_| fate != Fate::Held) {
             self.conclusions.push_back(Conclusion {
                 shard: held.from,
                 requester,
-                is_refused: *action == Action::Refuse,
+                outcome: Outcome::of(fate),
             });
         }
     }
@@ -140,7 +150,7 @@ impl Engine {
                 break;
             };
             if conclusion.shard == self.index {
-                self.on_conclusion(conclusion.requester, conclusion.is_refused);
+                self.on_conclusion(conclusion.requester, conclusion.outcome);
             } else {
                 self.conclusions.push_back(conclusion);
             }
@@ -156,7 +166,7 @@ impl Engine {
             }
             let concluded = Letter::Concluded {
                 requester: conclusion.requester,
-                is_refused: conclusion.is_refused,
+                outcome: conclusion.outcome,
             };
             mesh.post(conclusion.shard, concluded);
             false
@@ -164,13 +174,31 @@ impl Engine {
     }
 
     /// A home has answered for an event that was held or refused.
-    pub(super) fn on_conclusion(&mut self, requester: Socket, is_refused: bool) {
-        if is_refused
-            && self.connections.is_current(requester)
-            && let Some(waiting) = self.connections[requester.slot].waiting.as_mut()
-        {
-            waiting.is_refused = true;
+    pub(super) fn on_conclusion(&mut self, requester: Socket, outcome: Outcome) {
+        match outcome {
+            Outcome::Published => {}
+            Outcome::Refused(refusal) => {
+                if self.connections.is_current(requester)
+                    && let Some(waiting) = self.connections[requester.slot].waiting.as_mut()
+                {
+                    waiting.refusal = Some(refusal);
+                }
+            }
+            Outcome::ClientRefused => return self.tell_client_refused(requester),
         }
         self.on_receipt(requester);
+    }
+
+    fn tell_client_refused(&mut self, sender: Socket) {
+        if !self.connections.is_current(sender) {
+            return;
+        }
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        let error = "Client event rejected - it could not be written to the journal";
+        let code = Some(pusher::CLIENT_EVENT_REJECTED);
+        pusher::encode_error(&mut text, error, code, None);
+        self.reply_text(sender.slot, &text);
+        self.text = text;
     }
 }

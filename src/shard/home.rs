@@ -10,7 +10,7 @@ use crate::base::socket::Socket;
 use crate::hub::audience::Exception;
 use crate::hub::channels::Membership;
 use crate::hub::home::{Interest, Outgoing, Stream};
-use crate::hub::letter::{Fate, Join, Letter};
+use crate::hub::letter::{Fate, Join, Letter, Outcome};
 use crate::hub::variant::Variant;
 
 use super::Engine;
@@ -32,13 +32,10 @@ impl Engine {
                 self.mesh.receipt_came(from);
                 self.has_relief = true;
                 if let Some(requester) = requester.filter(|_| fate != Fate::Held) {
-                    self.on_conclusion(requester, fate == Fate::Refused);
+                    self.on_conclusion(requester, Outcome::of(fate));
                 }
             }
-            Letter::Concluded {
-                requester,
-                is_refused,
-            } => self.on_conclusion(requester, is_refused),
+            Letter::Concluded { requester, outcome } => self.on_conclusion(requester, outcome),
             Letter::Ask(ask) => self.on_ask(from, ask),
             Letter::Answer(answer) => {
                 self.mesh.receipt_came(from);

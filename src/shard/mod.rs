@@ -7,7 +7,7 @@
 //! |---|---|
 //! | the turn | `turn`, `pace` (how long it takes), `liveness` (timers), `drain`, `mesh` (lanes), `edge_link` |
 //! | connections | `connections`, `intake` (bytes that came), `upgrade` (opening WebSockets) |
-//! | the path of an event | `publish`, `hold` (hooks), `home` (order, letters out), `membership` (letters in, subscriptions), `sweep` |
+//! | the path of an event | `publish`, `hold` (hooks), `durable` (the journal), `home` (order, letters out), `membership` (letters in, subscriptions), `sweep` |
 //! | what homes know and tell | `ask`, `entry` (presence, caches), `counts`, `users`, `queries` |
 //! | what was missed | `retention` (at home), `backlog` (who catches up) |
 //! | HTTP | `requests`, `api`, `event_stream` |
@@ -30,6 +30,7 @@ use crate::hub::apps::Apps;
 use crate::hub::ask::Ask;
 use crate::hub::audience::{Exception, Visit};
 use crate::hub::channels::Channels;
+use crate::hub::durable::Waiting;
 use crate::hub::held::{Held, Lines};
 use crate::hub::holdings::Holdings;
 use crate::hub::hook::Action;
@@ -45,6 +46,7 @@ pub mod backlog;
 pub mod connections;
 pub mod counts;
 pub mod drain;
+pub mod durable;
 pub mod edge_link;
 pub mod entry;
 pub mod event_stream;
@@ -68,7 +70,8 @@ pub mod turn;
 pub mod upgrade;
 pub mod users;
 
-pub use turn::{Shard, run};
+pub use publish::home_of;
+pub use turn::{BEGIN_MS, Shard, run};
 
 use connections::Connections;
 use edge_link::EdgeLink;
@@ -197,6 +200,8 @@ pub struct Engine {
     /// Those who wait for such events and are to be told: at most one for each.
     conclusions: VecDeque<Conclusion>,
     released: Vec<(Held, Action)>,
+    /// Events that wait for the disk.
+    durable: Waiting,
     /// Homes that keep an event, once each, by the second when it will be over.
     caching: BinaryHeap<Reverse<(u32, Key)>>,
     /// Homes that retain events, once each, by the second in which there is something to forget.
@@ -288,6 +293,7 @@ impl Engine {
             held: Lines::default(),
             conclusions: VecDeque::new(),
             released: Vec::new(),
+            durable: Waiting::default(),
             caching: BinaryHeap::new(),
             retaining: BinaryHeap::new(),
             holdings: Holdings::default(),

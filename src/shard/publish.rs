@@ -5,6 +5,7 @@
 //! ```text
 //! route      its home is elsewhere: post it there
 //! take_in    at home: an app's hook may have to see it first
+//! persist    at home: on a durable channel it is on disk first
 //! sequence   a position, one encode a variant, the frame to this shard's log and the others'
 //! deliver    the frames of another home, to this shard's log
 //! sweep      for each subscriber behind the head: one visit, from its cursor to the head
@@ -14,7 +15,7 @@
 use crate::base::metrics::Metric;
 use crate::base::socket::{Address, Socket};
 use crate::hub::audience::Exception;
-use crate::hub::letter::{Event, Fate, Letter, Origin, Publication};
+use crate::hub::letter::{Event, Fate, Letter, Origin, Outcome, Publication};
 use crate::hub::notice::Kind;
 use crate::hub::variant::Variant;
 use crate::wire::channel::ChannelKind;
@@ -25,15 +26,20 @@ use super::hold::Conclusion;
 /// What became of events that were to be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routed {
-    /// So many are still to be confirmed, by homes elsewhere or by an app's hook.
+    /// So many are still to be confirmed, by homes elsewhere, an app's hook or the journal.
     Posted { receipts: u32 },
     /// Nothing was published: the engine is behind, or a lane has no room.
     Behind,
 }
 
+/// The home of the channel with this hash, among so many shards.
+pub fn home_of(hash: u64, shards: usize) -> u16 {
+    ((hash >> 32) % shards as u64) as u16
+}
+
 impl Engine {
     pub(super) fn home_of(&self, hash: u64) -> u16 {
-        ((hash >> 32) % self.mesh.shards() as u64) as u16
+        home_of(hash, self.mesh.shards())
     }
 
     /// Publishes all of the events, or none of them.
@@ -49,11 +55,11 @@ impl Engine {
                 let fate = self.take_in(event, requester, home);
                 if let (Some(requester), true) = (requester, fate != Fate::Sequenced) {
                     receipts += 1;
-                    if fate == Fate::Refused {
+                    if let Fate::Refused(refusal) = fate {
                         self.conclusions.push_back(Conclusion {
                             shard: home,
                             requester,
-                            is_refused: true,
+                            outcome: Outcome::Refused(refusal),
                         });
                     }
                 }
@@ -115,7 +121,11 @@ impl Engine {
         let Some(mut home) = self.channels[channel].home.take() else {
             return;
         };
-        let user_id = home.user_id_of(event);
+        // Of an event that waited for the disk it was found before.
+        let user_id = match event.user_id.is_empty() {
+            true => home.user_id_of(event),
+            false => Some(event.user_id.to_string()),
+        };
         let retained = home.retained.as_deref_mut().filter(|_| has_serial);
         let event = &Event {
             user_id: user_id.as_deref().unwrap_or(""),

@@ -9,7 +9,7 @@ use crate::base::dialect::Dialect;
 use crate::base::limits;
 use crate::base::metrics::{self, Latency, Metric};
 use crate::base::socket::Socket;
-use crate::hub::letter::{Event, Publication};
+use crate::hub::letter::{Event, Publication, Refusal};
 use crate::wire::api::StatusPage;
 use crate::wire::http::{self, Body, Parsed, Persistence, Request};
 use crate::wire::pusher;
@@ -76,11 +76,18 @@ impl Answer {
         }
     }
 
-    pub(super) fn refused() -> Answer {
+    fn refused(refusal: Refusal) -> Answer {
+        let body = match refusal {
+            Refusal::Hook => "The app's hook did not let an event be published",
+            Refusal::Journal => {
+                "An event could not be written to the journal and is not published: its disk may \
+                 be full"
+            }
+        };
         Answer {
             status: 503,
             headers: RETRY,
-            body: "The app's hook did not let an event be published".into(),
+            body: body.into(),
             more: Vec::new(),
         }
     }
@@ -343,9 +350,9 @@ impl Engine {
             return;
         }
         let waiting = self.connections.waiting(slot);
-        if mem::take(&mut waiting.is_refused) {
+        if let Some(refusal) = waiting.refusal.take() {
             waiting.pending = None;
-            return self.end_wait(slot, &Answer::refused());
+            return self.end_wait(slot, &Answer::refused(refusal));
         }
         let answer = match waiting.pending.take() {
             None => Answer::accepted(self.options.compat),

@@ -48,9 +48,19 @@ impl Engine {
         Some(channel)
     }
 
-    fn retained_mut(&mut self, channel: u32) -> Option<&mut Retained> {
+    pub(super) fn retained_mut(&mut self, channel: u32) -> Option<&mut Retained> {
         let home = self.channels[channel].home.as_mut()?;
         home.retained.as_deref_mut()
+    }
+
+    /// A channel whose home is here is as it was when the server ended.
+    pub fn restore(&mut self, app: u16, name: &str, retained: Retained) {
+        let channel = self.channels.find_or_insert(app, name, Variant::Plain);
+        let home = self.channels[channel].home.get_or_insert_default();
+        home.retained = Some(Box::new(retained));
+        let key = self.channels.key_of(channel);
+        self.retaining.push(Reverse((self.now_s, key)));
+        self.weigh(channel);
     }
 
     /// Where one who comes to a channel with serials stands. `Err` if it names a serial that was not
@@ -212,10 +222,14 @@ impl Engine {
                 continue;
             };
             let now_s = self.now_s;
+            let record = &self.channels[channel];
+            let line = self.channels.hash(record.app, &record.name);
+            // What waits for the disk has been given serials of this epoch.
+            let is_awaited = self.durable.of_line(line) > 0;
             let Some(home) = self.channels[channel].home.as_mut() else {
                 continue;
             };
-            let is_heard = !home.streams.is_empty();
+            let is_heard = !home.streams.is_empty() || is_awaited;
             let Some(retained) = home.retained.as_mut() else {
                 continue;
             };

@@ -28,18 +28,23 @@ pub struct Begun {
     is_idle: bool,
 }
 
-/// Runs a shard, whose engine was made at 0 ms, on this thread until all shards are drained or told
+/// The time that a shard begins at, so that what is older than the process has a time too: as old as
+/// anything that is retained.
+pub const BEGIN_MS: u64 = limits::RETENTION_S_MAX * 1000;
+
+/// Runs a shard, whose engine was made at [`BEGIN_MS`], on this thread until all shards are drained or told
 /// to stop. The ring stays with the caller: other shards may wake it until they have returned too.
 pub fn run(shard: &mut Shard<KernelRing>, control: &Control) {
     let spin_us = shard.engine.options.spin_us;
     let drain_ms = shard.engine.options.drain_ms;
+    let begin = Duration::from_millis(BEGIN_MS);
     let start = Instant::now();
-    let mut idle_since = Duration::ZERO;
+    let mut idle_since = begin;
     let (mut wall_s, mut wall_read) = (0, None);
     let mut was_counted = false;
     loop {
         // The one look at the clock of a turn. The wall clock is asked once a second.
-        let now = start.elapsed();
+        let now = begin + start.elapsed();
         if wall_read.replace(now.as_secs()) != Some(now.as_secs()) {
             let wall = SystemTime::now().duration_since(UNIX_EPOCH);
             wall_s = wall.map_or(0, |since| since.as_secs());

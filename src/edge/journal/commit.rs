@@ -263,6 +263,13 @@ impl Commit {
         self.writing.is_none() && self.gathering.records == 0
     }
 
+    /// Events that are being written.
+    pub fn events_writing(&self) -> u64 {
+        self.writing
+            .as_ref()
+            .map_or(0, |writing| writing.notes.len() as u64)
+    }
+
     pub fn segments(&self) -> usize {
         self.ledger.segments()
     }

@@ -77,10 +77,6 @@ impl Continuity {
         uncertain.map(|(number, _)| self.names.name(number))
     }
 
-    pub fn into_names(self) -> Names {
-        self.names
-    }
-
     pub fn channels(&self) -> usize {
         self.channels.len()
     }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
@@ -14,6 +14,7 @@ use super::recovery::{self, Replayed, Step};
 use super::segment::Lock;
 use super::writer::{Files, Written};
 use crate::base::limits;
+use crate::base::metrics::{Metric, Metrics};
 use crate::hub::durable::Append;
 
 /// A journal that is written to.
@@ -24,12 +25,22 @@ pub struct Desk {
     told: VecDeque<Told>,
     /// No segment is removed before this moment.
     removals_from_ms: u64,
+    has_ended: bool,
+    metrics: Metrics,
     _lock: Lock,
+}
+
+/// A journal that can be gone on with, on whichever thread that is to be.
+pub struct Opened {
+    commit: Commit,
+    directory: PathBuf,
+    metrics: Metrics,
+    lock: Lock,
 }
 
 /// What a start found, in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct Tally {
     pub records: u64,
     pub channels: usize,
 }
@@ -66,16 +77,17 @@ impl Task {
     }
 }
 
-impl Desk {
+impl Opened {
     /// Recovers what is in `directory`, handing every event to `replay`, and goes on behind it. The
     /// channels that may have lost their newest events are to be begun anew: `forget` gets them.
     pub fn open(
         directory: &Path,
         pace: Pace,
         shards: u16,
+        metrics: Metrics,
         mut replay: impl FnMut(&Replayed<'_>),
         mut forget: impl FnMut(&str, &str),
-    ) -> Result<(Desk, Found), JournalError> {
+    ) -> Result<(Opened, Tally), JournalError> {
         let mut ledger = Ledger::default();
         let recovered = recovery::recover(directory, |step| match step {
             Step::Segment(first) => ledger.begin(first),
@@ -102,23 +114,39 @@ impl Desk {
                 torn.offset
             );
         }
-        let found = Found {
+        let tally = Tally {
             records: recovered.records,
             channels: recovered.continuity.channels(),
         };
         let active = recovered
             .active
             .map(|(first, length)| Active { first, length });
-        let desk = Desk {
+        let opened = Opened {
             commit: Commit::new(pace, shards, recovered.next, active, ledger),
-            files: Some(Files::new(directory)),
-            told: VecDeque::new(),
-            removals_from_ms: 0,
-            _lock: recovered.lock,
+            directory: directory.into(),
+            metrics,
+            lock: recovered.lock,
         };
-        Ok((desk, found))
+        Ok((opened, tally))
     }
 
+    /// On the thread that writes it.
+    pub fn into_desk(self) -> Desk {
+        let desk = Desk {
+            commit: self.commit,
+            files: Some(Files::new(&self.directory)),
+            told: VecDeque::new(),
+            removals_from_ms: 0,
+            has_ended: false,
+            metrics: self.metrics,
+            _lock: self.lock,
+        };
+        desk.count_segments();
+        desk
+    }
+}
+
+impl Desk {
     /// An event that a shard wants to have written. `time_ms` counts from 1970.
     pub fn append(&mut self, shard: u16, append: &Append, app_id: &str, time_ms: u64, now_ms: u64) {
         match self.commit.append(shard, append, app_id, time_ms, now_ms) {
@@ -127,9 +155,11 @@ impl Desk {
         }
     }
 
-    /// The server ends.
+    /// The server ends, and everything that was to be written is.
     pub fn end(&mut self) {
-        self.commit.end();
+        if self.is_idle() && !std::mem::replace(&mut self.has_ended, true) {
+            self.commit.end();
+        }
     }
 
     /// The next that is to be done, if nothing is being done.
@@ -144,23 +174,31 @@ impl Desk {
             return Some(Task::Write(files, write));
         }
         // Nobody waits for this, and whoever comes now waits for one removal at most.
-        if self.commit.is_idle()
-            && now_ms >= self.removals_from_ms
-            && let Some(first) = self.commit.expired(time_ms, keep)
-        {
-            return Some(Task::Remove(files, first));
+        if self.commit.is_idle() && now_ms >= self.removals_from_ms {
+            if let Some(first) = self.commit.expired(time_ms, keep) {
+                return Some(Task::Remove(files, first));
+            }
+            self.removals_from_ms = now_ms + limits::JOURNAL_REMOVAL_LOOK_MS;
         }
         self.files = Some(files);
         None
     }
 
-    /// When there will be something to write.
+    /// When there will be something to write, or perhaps to remove.
     pub fn next_ms(&self) -> Option<u64> {
-        self.files.as_ref().and_then(|_| self.commit.next_ms())
+        self.files.as_ref()?;
+        let may_remove = self.segments() > 1 && self.commit.is_idle();
+        let removal_ms = may_remove.then_some(self.removals_from_ms);
+        self.commit.next_ms().into_iter().chain(removal_ms).min()
+    }
+
+    fn count_segments(&self) {
+        let segments = self.segments() as u64;
+        self.metrics.set(Metric::JournalSegments, segments);
     }
 
     /// A task has ended. Returns what failed, if anything did.
-    pub fn settle(&mut self, outcome: Outcome, now_ms: u64) -> io::Result<()> {
+    pub fn settle(&mut self, outcome: Outcome, now_ms: u64) -> Option<io::Error> {
         match outcome {
             Outcome::Written(written) => {
                 let Written {
@@ -170,9 +208,16 @@ impl Desk {
                 } = written;
                 self.files = Some(files);
                 let was_broken = self.commit.is_broken();
-                let mut told = Vec::new();
+                let (mut told, events) = (Vec::new(), self.commit.events_writing());
                 self.commit.settle(&result, bytes, now_ms, &mut told);
+                self.count_segments();
                 self.told.extend(told);
+                if result.is_ok() {
+                    self.metrics.add(Metric::JournalSyncs, 1);
+                    self.metrics.add(Metric::JournalEvents, events);
+                } else {
+                    self.metrics.add(Metric::JournalFailures, 1);
+                }
                 match &result {
                     Ok(()) if was_broken => info!("the journal is written again"),
                     Err(error) if !was_broken => {
@@ -180,7 +225,7 @@ impl Desk {
                     }
                     Ok(()) | Err(_) => {}
                 }
-                result
+                result.err()
             }
             Outcome::Removed {
                 files,
@@ -189,14 +234,17 @@ impl Desk {
             } => {
                 self.files = Some(files);
                 match result {
-                    Ok(()) => self.commit.forget_oldest(),
+                    Ok(()) => {
+                        self.commit.forget_oldest();
+                        self.count_segments();
+                    }
                     // Newer ones have to wait for it.
                     Err(error) => {
                         self.removals_from_ms = now_ms + limits::JOURNAL_REMOVAL_RETRY_MS;
                         warn!("segment {first} of the journal is not removed: {error}");
                     }
                 }
-                Ok(())
+                None
             }
         }
     }

@@ -17,6 +17,15 @@ pub struct Keep {
     pub age_ms: u64,
 }
 
+impl Keep {
+    /// For channels that are not durable any more.
+    pub const NOTHING: Keep = Keep {
+        messages: 0,
+        bytes: 0,
+        age_ms: 0,
+    };
+}
+
 /// One event, as it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {

@@ -29,6 +29,7 @@ pub mod names;
 pub mod record;
 pub mod recovery;
 pub mod repair;
+pub mod restore;
 pub mod scan;
 pub mod segment;
 pub mod walk;

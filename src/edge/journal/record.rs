@@ -89,19 +89,6 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Bytes that it takes.
-    pub fn length(&self) -> u64 {
-        let body = match &self.content {
-            Content::Event(entry) => {
-                let texts = entry.short_texts().map(str::len);
-                EVENT_BYTES + entry.data.len() + texts.iter().sum::<usize>()
-            }
-            Content::Lost { .. } => 8,
-            Content::End => 0,
-        };
-        (HEAD_BYTES + body) as u64
-    }
-
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[0; 8]);
@@ -367,7 +354,6 @@ mod tests {
             let mut bytes = encoded(&record);
             let length = bytes.len();
             bytes.extend_from_slice(&behind);
-            prop_assert_eq!(record.length(), length as u64);
             prop_assert_eq!(Record::decode(&bytes), Ok((record, length)));
         }
 

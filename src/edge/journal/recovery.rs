@@ -57,7 +57,7 @@ pub fn recover(
     directory: &Path,
     mut replay: impl FnMut(Step<'_>),
 ) -> Result<Recovered, JournalError> {
-    fs::create_dir_all(directory).map_err(|error| JournalError::io("make", directory, error))?;
+    make(directory)?;
     let lock = Lock::take(directory)?;
     let (mut records, mut active, mut torn) = (0, None, None);
     let (mut continuity, mut begun) = (Continuity::default(), None);
@@ -139,6 +139,20 @@ pub fn jump(entry: &Entry<'_>, expected: u64) -> String {
         "channel {:?} of app {:?} has serial {} where {expected} should be",
         entry.channel, entry.app_id, entry.serial
     )
+}
+
+/// Makes the directory if it is not there, and has its name on the disk.
+fn make(directory: &Path) -> Result<(), JournalError> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(directory).map_err(|error| JournalError::io("make", directory, error))?;
+    for made in missing {
+        let parent = made
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        segment::sync_directory(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
 }
 
 fn settle(path: &Path, length: u64) -> Result<(), JournalError> {

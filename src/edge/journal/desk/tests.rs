@@ -46,7 +46,9 @@ fn open(directory: &Path, pace: Pace) -> (Desk, BTreeMap<String, Vec<u64>>) {
         let serials = channels.entry(replayed.entry.channel.into()).or_default();
         serials.push(replayed.entry.serial);
     };
-    let (desk, _) = Desk::open(directory, pace, 2, replay, |_, _| panic!("no repairs")).unwrap();
+    let forget = |_: &str, _: &str| panic!("there were no repairs");
+    let opened = Opened::open(directory, pace, 2, Metrics::default(), replay, forget);
+    let desk = opened.unwrap().0.into_desk();
     (desk, channels)
 }
 
@@ -56,7 +58,7 @@ async fn work(desk: &mut Desk, now_ms: u64, keep: Keep) -> (u32, Vec<io::Error>)
     while let Some(task) = desk.next_task(now_ms, now_ms, |_, _| keep) {
         writes += u32::from(matches!(task, Task::Write(..)));
         let outcome = task.run().await;
-        errors.extend(desk.settle(outcome, now_ms).err());
+        errors.extend(desk.settle(outcome, now_ms));
     }
     (writes, errors)
 }
@@ -92,7 +94,7 @@ fn what_waits_during_a_write_goes_out_in_one_write_and_one_sync() {
         );
         assert!(!desk.is_idle() && told(&mut desk).is_empty());
         let outcome = task.run().await;
-        desk.settle(outcome, 0).unwrap();
+        assert!(desk.settle(outcome, 0).is_none());
         assert_eq!(told(&mut desk), [synced(0, 1)]);
         let (writes, errors) = work(&mut desk, 0, FOREVER).await;
         assert_eq!((writes, errors.len()), (1, 0));
@@ -150,14 +152,11 @@ fn segments_follow_each_other_and_go_when_nobody_needs_them() {
     let (mut desk, _) = open(directory.path(), pace);
     tokio_uring::start(async {
         for serial in 1..=100 {
-            desk.append(
-                0,
-                &append("a", serial, 0, serial, "12345678"),
-                "1",
-                serial,
-                serial,
-            );
-            assert_eq!(work(&mut desk, serial, keep).await.0, 1);
+            // Each at a moment at which it is looked whether a segment may go.
+            let now_ms = serial * limits::JOURNAL_REMOVAL_LOOK_MS;
+            let append = append("a", serial, 0, serial, "12345678");
+            desk.append(0, &append, "1", now_ms, now_ms);
+            assert_eq!(work(&mut desk, now_ms, keep).await.0, 1);
         }
     });
     let segments = desk.segments();
@@ -181,7 +180,7 @@ fn segments_follow_each_other_and_go_when_nobody_needs_them() {
         age_ms: 10,
         ..FOREVER
     };
-    tokio_uring::start(work(&mut desk, 1000, old));
+    tokio_uring::start(work(&mut desk, u64::MAX / 2, old));
     assert_eq!(desk.segments(), 1);
 }
 
@@ -202,7 +201,7 @@ fn what_failed_is_refused_with_what_is_behind_it_and_is_not_replayed() {
         let task = desk.next_task(1, 1, |_, _| FOREVER).unwrap();
         desk.append(1, &append("b", 1, 0, 1, ""), "1", 0, 1);
         let outcome = task.run().await;
-        assert!(desk.settle(outcome, 1).is_err());
+        assert!(desk.settle(outcome, 1).is_some());
         assert_eq!(told(&mut desk), [failed(0, 0), failed(1, 0)]);
         // What was under way when it failed is left alone; of the next round it is told at once.
         desk.append(0, &append("a", 3, 0, 3, ""), "1", 0, 2);
