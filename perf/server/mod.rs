@@ -42,6 +42,11 @@ pub struct Server {
 impl Server {
     /// Starts a server on a free port and waits until it takes connections.
     pub fn start(options: &Options) -> io::Result<Server> {
+        Server::start_with(options, &[])
+    }
+
+    /// As [`Server::start`], with more flags.
+    pub fn start_with(options: &Options, flags: &[String]) -> io::Result<Server> {
         let binary = match &options.binary.server {
             Some(binary) => binary.clone(),
             None => beside_this_program()?,
@@ -55,6 +60,7 @@ impl Server {
             .args(["--address", &address.to_string()])
             .args(["--shards", &options.shards.to_string()])
             .args(["--cores", &options.cores])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
