@@ -20,21 +20,33 @@
 //! chunk that is sent again whole after a short send, with a gap that is not told, and with an
 //! exclusion that is forgotten.)
 
+//! In half of the worlds one of these channels is durable. Its disk is simulated behind each shard's
+//! way to the edge thread: it syncs what came after a while, some of it at a time, or fails. Serials
+//! reach the disk without a hole, and nobody reads of one that it does not have. (Tried: with events
+//! that are sequenced when they are posted, and with serials that go on behind refused ones, seeds fail.)
+
 #![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use md5::{Digest, Md5};
+use outpour::base::lane::{self, Receiver, Sender};
+use outpour::base::limits;
 use outpour::base::metrics::Metrics;
+use outpour::base::sleep::Doorbell;
 use outpour::base::socket::{GENERATION_BITS, Socket};
 use outpour::hub::apps::Apps;
+use outpour::hub::durable::{Append, Written};
+use outpour::hub::notice::{FromEdge, ToEdge};
+use outpour::options::channels::Durability;
 use outpour::options::{ChannelOptions, ChannelPattern, Options};
 use outpour::ring::simulated::{AMPLE_BYTES, Network, Peer, Random, Read, SimulatedRing};
 use outpour::ring::{Ring, Wait};
 use outpour::shard::connections::State;
+use outpour::shard::edge_link::EdgeLink;
 use outpour::shard::mesh::meshes;
 use outpour::shard::turn::Begun;
 use outpour::shard::{Engine, Setup, Shard};
@@ -46,6 +58,8 @@ const CHANNELS: [&str; 9] = [
 ];
 /// With serials.
 const KEPT: [&str; 2] = ["kept-iota", "kept-kappa"];
+/// The one that may be durable.
+const DURABLE: &str = KEPT[1];
 /// Whose last event those who come are told.
 const CACHE: &str = "cache-eta";
 /// Where clients see each other, and the users that they are.
@@ -95,6 +109,8 @@ fn every_seed_keeps_the_promises() {
         sums.late += counts.late;
         sums.rewound += counts.rewound;
         sums.gaps += counts.gaps;
+        sums.synced += counts.synced;
+        sums.failed += counts.failed;
     }
     eprintln!("{sums:?}");
     if only.is_none() {
@@ -140,6 +156,9 @@ struct Counts {
     late: usize,
     rewound: usize,
     gaps: usize,
+    /// Events that a disk has synced, and those that it did not take.
+    synced: usize,
+    failed: usize,
 }
 
 impl Counts {
@@ -163,10 +182,12 @@ impl Counts {
             late,
             rewound,
             gaps,
+            synced,
+            failed,
         } = *self;
         let all = [
             delivered, inflated, accepted, refused, closed, slept, woken, drained, kept, rejected,
-            entered, changed, cached, missed, resumed, late, rewound, gaps,
+            entered, changed, cached, missed, resumed, late, rewound, gaps, synced, failed,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }
@@ -282,6 +303,72 @@ struct Sleep {
     until_ms: u64,
 }
 
+/// What stands in for the edge thread and the journal of one shard's homes.
+struct Disk {
+    letters: Receiver<ToEdge>,
+    words: Sender<FromEdge>,
+    waiting: VecDeque<Append>,
+    failed_round: Option<u32>,
+    /// The last epoch and serial of the durable channel, if its home is here.
+    synced: Option<(u64, u64)>,
+}
+
+impl Disk {
+    fn new() -> (Disk, EdgeLink) {
+        let (sender, letters) = lane::lane(limits::EDGE_LANE_LETTERS);
+        let (words, words_of_shard) = lane::lane(limits::EDGE_WORDS);
+        let doorbell = Arc::new(Doorbell::default());
+        let link = EdgeLink::new(sender, words_of_shard, doorbell, Metrics::default());
+        let disk = Disk {
+            letters,
+            words,
+            waiting: VecDeque::new(),
+            failed_round: None,
+            synced: None,
+        };
+        (disk, link)
+    }
+
+    fn read_letters(&mut self) {
+        while let Some(letter) = self.letters.pop() {
+            match letter {
+                ToEdge::Append(append) if self.failed_round >= Some(append.round) => {}
+                ToEdge::Append(append) => self.waiting.push_back(*append),
+                ToEdge::Notice(_) | ToEdge::Consult(_) => panic!("no app wants to be told"),
+            }
+        }
+    }
+
+    /// So many events are on the disk.
+    fn sync(&mut self, count: usize) {
+        let mut ticket = 0;
+        for append in self.waiting.drain(..count) {
+            assert_eq!(&*append.channel, DURABLE);
+            let (epoch, serial) = self.synced.unwrap_or((append.epoch, 0));
+            assert_eq!(
+                (append.epoch, append.serial),
+                (epoch, serial + 1),
+                "no hole"
+            );
+            self.synced = Some((epoch, append.serial));
+            ticket = append.ticket;
+        }
+        self.tell(Written::Synced { ticket });
+    }
+
+    fn fail(&mut self) {
+        let round = self.waiting[0].round;
+        self.waiting.clear();
+        self.failed_round = Some(round);
+        self.tell(Written::Failed { round });
+    }
+
+    fn tell(&mut self, written: Written) {
+        let word = FromEdge::Written(written);
+        assert!(self.words.push(word).is_ok(), "there is room for each");
+    }
+}
+
 struct World {
     seed: u64,
     network: Network,
@@ -295,6 +382,9 @@ struct World {
     triggers: Random,
     members: Random,
     resumes: Random,
+    /// By shard; none where no channel is durable.
+    disks: Vec<Disk>,
+    syncs: Random,
     random: Random,
     weights: Weights,
     now_ms: u64,
@@ -325,13 +415,24 @@ impl World {
             favourite: None,
         };
         let mut resumes = Random::new(seed, 105);
-        options.apps[0].channels = vec![ChannelOptions {
+        let kept = ChannelOptions {
             name: ChannelPattern::parse("kept-*").unwrap(),
             retention_messages_max: [3, 40, 1000][resumes.below(3)],
             retention_bytes_max: [4096, 1 << 20][resumes.below(2)],
             retention_age_s: 20,
             ..ChannelOptions::default()
-        }];
+        };
+        let durable = ChannelOptions {
+            name: ChannelPattern::parse(DURABLE).unwrap(),
+            durability: Durability::Disk,
+            ..kept.clone()
+        };
+        let mut syncs = Random::new(seed, 106);
+        let is_durable = syncs.one_in(2);
+        options.apps[0].channels = match is_durable {
+            true => vec![durable, kept],
+            false => vec![kept],
+        };
         if resumes.one_in(4) {
             options.retention_bytes_per_shard_max = 16 << 10;
         }
@@ -354,6 +455,13 @@ impl World {
             Arc::<[Metrics]>::from(metrics),
         );
         let network = Network::new(seed, SHARDS);
+        let (mut disks, mut links) = (Vec::new(), Vec::new());
+        for _ in (0..SHARDS).filter(|_| is_durable) {
+            let (disk, link) = Disk::new();
+            disks.push(disk);
+            links.push(link);
+        }
+        let mut links = links.into_iter();
         let shards = meshes(usize::from(SHARDS))
             .into_iter()
             .zip(0..)
@@ -364,7 +472,7 @@ impl World {
                     apps: apps.clone(),
                     seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
                     connections_max: 128,
-                    edge: None,
+                    edge: links.next(),
                     mesh,
                     metrics: metrics.clone(),
                 };
@@ -384,6 +492,8 @@ impl World {
             triggers: Random::new(seed, 103),
             members: Random::new(seed, 104),
             resumes,
+            disks,
+            syncs,
             network,
             random,
             weights,
@@ -776,6 +886,7 @@ impl World {
             }
             self.run_shard(shard);
         }
+        self.run_disks();
         for shard in 0..SHARDS {
             let place = usize::from(shard);
             let has_letters = self.shards[place].engine.has_letters();
@@ -791,6 +902,25 @@ impl World {
         }
         for number in 0..self.clients.len() {
             self.read_frames(number);
+        }
+    }
+
+    /// Each disk syncs some of what waits for it, or fails.
+    fn run_disks(&mut self) {
+        for (shard, disk) in (0..).zip(&mut self.disks) {
+            disk.read_letters();
+            if disk.waiting.is_empty() || !self.syncs.one_in(4) {
+                continue;
+            }
+            if self.syncs.one_in(12) {
+                self.counts.failed += disk.waiting.len();
+                disk.fail();
+            } else {
+                let count = 1 + self.syncs.below(disk.waiting.len());
+                self.counts.synced += count;
+                disk.sync(count);
+            }
+            self.network.wake(shard);
         }
     }
 
@@ -1074,6 +1204,12 @@ impl World {
                     "seed {seed}: {text}"
                 );
                 if let Some(serial) = value["serial"].as_u64() {
+                    let mut disks = self.disks.iter();
+                    let is_synced = disks.any(|disk| disk.synced.is_some_and(|at| at.1 >= serial));
+                    assert!(
+                        channel != DURABLE || self.disks.is_empty() || is_synced,
+                        "seed {seed}: {text} is not on disk"
+                    );
                     client.reached.get_mut(channel).unwrap().1 = serial;
                     period.told.push(Told::Event { serial, event });
                 }
@@ -1111,6 +1247,8 @@ impl World {
             );
             for (number, event) in self.events.iter().enumerate() {
                 let is_of_channel = event.channels.iter().any(|name| name == channel);
+                let has_durable = event.channels.iter().any(|name| name == DURABLE);
+                let refused_elsewhere = has_durable && channel != DURABLE && !self.disks.is_empty();
                 match event.status {
                     Some(200) if is_of_channel => {
                         assert!(
@@ -1119,6 +1257,8 @@ impl World {
                             self.seed
                         );
                     }
+                    // It may have been refused in its durable channel alone.
+                    Some(503) if refused_elsewhere => {}
                     Some(503) => assert!(!seen.contains(&number), "seed {}: {number}", self.seed),
                     Some(_) | None => {}
                 }
