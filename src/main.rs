@@ -12,17 +12,18 @@ use outpour::{load, server};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    if std::env::args_os()
+    if let Some(role) = std::env::args_os()
         .nth(1)
-        .is_some_and(|role| role == load::orders::ROLE)
+        .and_then(|name| load::Role::named(&name))
     {
-        return told(load::clients::serve());
+        return told(role.act());
     }
     match command_line::parse(std::env::args_os()) {
         Ok(Command::Serve(flags)) => with_options(flags, |loaded| server::serve(loaded.options)),
         Ok(Command::Config(flags)) => with_options(flags, |loaded| print(&loaded.report())),
         Ok(Command::ConfigMarkdown) => print(&report::markdown()),
         Ok(Command::Doctor(flags)) => with_options(flags, |loaded| server::doctor(&loaded.options)),
+        Ok(Command::Bench(words)) => load::command_line::run(words),
         Ok(Command::Journal { work, directory }) => server::journal(work, &directory),
         Err(help_or_error) => help_or_error.exit(),
     }

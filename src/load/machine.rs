@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::time::ClockId;
 use nix::unistd::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Binds this thread, and the threads it starts later, to one core.
 pub fn pin(core: usize) -> io::Result<()> {
@@ -18,6 +19,19 @@ pub fn pin(core: usize) -> io::Result<()> {
     }
     let why = format!("core {core} is not there, or not allowed");
     Err(io::Error::other(why))
+}
+
+/// Binds this thread, and the threads and processes that it starts later, to some cores.
+pub fn confine(cores: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for core in cores {
+        if *core >= CpuSet::MAX_CPU {
+            return Err(io::Error::other(format!("there is no core {core}")));
+        }
+        set.set(*core);
+    }
+    sched_setaffinity(None, &set)?;
+    Ok(())
 }
 
 /// The cores that this thread may run on.

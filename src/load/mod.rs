@@ -9,10 +9,13 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`command_line`] | `outpour bench ...` and its exit status |
+//! | [`scenario`] | what is offered, in which order, and what is made of it |
 //! | [`publisher`] | messages out, on schedule |
+//! | [`clients`], [`dialect`] | tens of thousands of connections, and what they speak |
 //! | [`orders`] | what coordinator and clients say to each other |
 //! | [`server`] | the embedded server |
-//! | [`result`], [`report`] | what was found, and how it is shown |
+//! | [`result`], [`report`], [`view`] | what was found, and how it is shown, in the end and meanwhile |
 //! | [`companion`], [`machine`], [`stamp`] | processes, clocks and memory; the stamp in a message |
 //!
 //! Invariants:
@@ -21,6 +24,7 @@
 //! 3. A figure that the generator's own slowness may have made is called invalid, not shown as one.
 
 pub mod clients;
+pub mod command_line;
 pub mod companion;
 pub mod dialect;
 pub mod machine;
@@ -28,6 +32,7 @@ pub mod orders;
 pub mod publisher;
 pub mod report;
 pub mod result;
+pub mod scenario;
 pub mod server;
 pub mod stamp;
 pub mod view;
@@ -40,11 +45,15 @@ use std::io;
 pub enum Role {
     /// Becomes the embedded server.
     Server,
+    /// A unit of clients.
+    Clients,
 }
 
 impl Role {
     pub fn named(name: &OsStr) -> Option<Role> {
-        (name == server::ROLE).then_some(Role::Server)
+        let roles = [(server::ROLE, Role::Server), (orders::ROLE, Role::Clients)];
+        let role = roles.iter().find(|(known, _)| name == *known)?;
+        Some(role.1)
     }
 
     /// Does its part until it is over; the process's further arguments are its own.
@@ -52,6 +61,7 @@ impl Role {
         let arguments = std::env::args_os().skip(2);
         match self {
             Role::Server => server::become_server(arguments),
+            Role::Clients => clients::serve(),
         }
     }
 }

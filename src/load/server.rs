@@ -12,8 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::process::Signal;
 
 use super::machine;
 use super::publisher::http::App;
@@ -139,15 +138,9 @@ impl Drop for Server {
 pub fn become_server(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
     let wrong = || io::Error::other("the role of a server takes cores and a command");
     let cores = arguments.next().ok_or_else(wrong)?;
-    let mut set = CpuSet::new();
-    for core in cores.to_str().ok_or_else(wrong)?.split(',') {
-        let core: usize = core.parse().map_err(|_| wrong())?;
-        if core >= CpuSet::MAX_CPU {
-            return Err(wrong());
-        }
-        set.set(core);
-    }
-    sched_setaffinity(None::<Pid>, &set)?;
+    let cores = cores.to_str().ok_or_else(wrong)?.split(',');
+    let cores: Result<Vec<usize>, _> = cores.map(str::parse).collect();
+    machine::confine(&cores.map_err(|_| wrong())?)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     Err(Command::new(std::env::current_exe()?)
         .args(arguments)

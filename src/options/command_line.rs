@@ -17,6 +17,8 @@ pub enum Command {
     /// Print the documentation of the options.
     ConfigMarkdown,
     Doctor(Flags),
+    /// Generate load; the words after `bench` are read by the generator's own command line.
+    Bench(Vec<OsString>),
     /// Look at the journal in a directory, or repair it.
     Journal {
         work: JournalWork,
@@ -39,6 +41,10 @@ pub fn parse(
 ) -> Result<Command, clap::Error> {
     let matches = program().try_get_matches_from(arguments)?;
     let (name, matches) = matches.subcommand().expect("clap insists on a subcommand");
+    if name == BENCH {
+        let words = matches.get_many::<OsString>(WORDS).unwrap_or_default();
+        return Ok(Command::Bench(words.cloned().collect()));
+    }
     if name == JOURNAL {
         return Ok(journal(matches));
     }
@@ -55,11 +61,15 @@ pub fn parse(
 const SERVE: &str = "serve";
 const CONFIG: &str = "config";
 const DOCTOR: &str = "doctor";
+const BENCH: &str = "bench";
 const JOURNAL: &str = "journal";
 const VERIFY: &str = "verify";
 const DUMP: &str = "dump";
 const REPAIR: &str = "repair";
 const DIRECTORY: &str = "directory";
+
+/// What follows `bench`.
+const WORDS: &str = "words";
 
 /// The flag of the file, and the hidden one of the documentation.
 const CONFIG_FLAG: &str = "config";
@@ -93,6 +103,20 @@ fn program() -> clap::Command {
             "Check whether this machine can run the server",
         ))
         .subcommand(journal_program())
+        .subcommand(bench())
+}
+
+/// Its settings are no settings of a server, so all words go through as they are, `--help` too.
+fn bench() -> clap::Command {
+    let words = Arg::new(WORDS)
+        .num_args(0..)
+        .trailing_var_arg(true)
+        .allow_hyphen_values(true)
+        .value_parser(value_parser!(OsString));
+    clap::Command::new(BENCH)
+        .about("Measure a server under load; without arguments, the canonical run")
+        .disable_help_flag(true)
+        .arg(words)
 }
 
 fn journal_program() -> clap::Command {
@@ -214,6 +238,20 @@ mod tests {
         assert_eq!(text("metrics"), Some("on"));
         assert_eq!(text("shards"), Some("-1"));
         assert_eq!(flags.settings.len(), 3);
+    }
+
+    #[test]
+    fn all_words_after_bench_go_through() {
+        let arguments = [
+            "outpour", "bench", "fanout", "--help", "--rate", "5", "--", "-x",
+        ];
+        let Ok(Command::Bench(words)) = parse(arguments) else {
+            panic!("not benched");
+        };
+        assert_eq!(words, ["fanout", "--help", "--rate", "5", "--", "-x"]);
+        assert!(
+            matches!(parse(["outpour", "bench"]), Ok(Command::Bench(words)) if words.is_empty())
+        );
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub enum Outcome {
     Refused,
     /// Anything else, in the server's words.
     Failed(String),
+    /// Written, where nothing is answered.
+    Written,
+    /// One event that was written is refused all the same, in the server's words.
+    TakenBack(String),
 }
 
 /// `Tag` is what the caller wants to be told with the answer.

@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::http::{Answered, Event, HttpConnection};
+use super::events::EventConnection;
+use super::http::{Answered, Event, HttpConnection, Outcome};
 use super::schedule::{Place, Schedule};
 
 /// A call as it was made, told again with its answer.
@@ -18,13 +19,18 @@ pub type Answer = Answered<Call>;
 
 pub struct Lane {
     pub number: u64,
-    connection: HttpConnection<Call>,
+    connection: Connection,
     /// Messages in a call.
     batch: usize,
     /// Its next message; none without a channel or a run.
     next: Option<u64>,
     /// Since when a call could have been made; none while none can.
     open_since_ns: Option<u64>,
+}
+
+pub enum Connection {
+    Http(Box<HttpConnection<Call>>),
+    Events(EventConnection),
 }
 
 /// Messages that leave together.
@@ -36,8 +42,11 @@ pub struct Batch {
 }
 
 impl Lane {
-    pub fn new(number: u64, connection: HttpConnection<Call>, batch: usize) -> Lane {
-        let batch = batch.clamp(1, connection.events_per_call_max());
+    pub fn new(number: u64, connection: Connection, batch: usize) -> Lane {
+        let batch = match &connection {
+            Connection::Http(http) => batch.clamp(1, http.events_per_call_max()),
+            Connection::Events(_) => 1,
+        };
         Lane {
             number,
             connection,
@@ -78,47 +87,90 @@ impl Lane {
         events: &[Event],
         schedule: &Schedule,
         due_ns: u64,
+        answers: &mut Vec<Answer>,
     ) -> io::Result<()> {
         let places = batch.indexes.iter().map(|index| schedule.place(*index));
         let call = Call {
             places: places.collect(),
             due_ns,
         };
-        self.connection.publish(events, call)?;
+        match &mut self.connection {
+            Connection::Http(http) => http.publish(events, call)?,
+            Connection::Events(connection) => {
+                connection.publish(events)?;
+                answers.push(Answer {
+                    tag: call,
+                    outcome: Outcome::Written,
+                });
+            }
+        }
         let last = *batch.indexes.last().expect("a batch holds a message");
         self.next = Some(schedule.next(self.number, last));
-        if !self.connection.is_open() {
+        if !self.is_open() {
             self.open_since_ns = None;
         }
         Ok(())
     }
 
     pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.connection.descriptor()
+        match &self.connection {
+            Connection::Http(http) => http.descriptor(),
+            Connection::Events(events) => events.descriptor(),
+        }
     }
 
     pub fn has_unsent(&self) -> bool {
-        self.connection.has_unsent()
+        match &self.connection {
+            Connection::Http(http) => http.has_unsent(),
+            Connection::Events(events) => events.has_unsent(),
+        }
     }
 
     pub fn unanswered(&self) -> usize {
-        self.connection.unanswered()
+        match &self.connection {
+            Connection::Http(http) => http.unanswered(),
+            Connection::Events(_) => 0,
+        }
     }
 
     pub fn flush(&mut self, now_ns: u64) -> io::Result<()> {
-        self.connection.flush()?;
+        match &mut self.connection {
+            Connection::Http(http) => http.flush()?,
+            Connection::Events(events) => events.flush()?,
+        }
         self.note_open(now_ns);
         Ok(())
     }
 
     pub fn receive(&mut self, answers: &mut Vec<Answer>, now_ns: u64) -> io::Result<()> {
-        self.connection.receive(answers)?;
+        match &mut self.connection {
+            Connection::Http(http) => http.receive(answers)?,
+            Connection::Events(events) => {
+                let mut refusals = Vec::new();
+                events.receive(&mut refusals)?;
+                let taken_back = |words| Answer {
+                    tag: Call {
+                        places: Vec::new(),
+                        due_ns: 0,
+                    },
+                    outcome: Outcome::TakenBack(words),
+                };
+                answers.extend(refusals.into_iter().map(taken_back));
+            }
+        }
         self.note_open(now_ns);
         Ok(())
     }
 
+    fn is_open(&self) -> bool {
+        match &self.connection {
+            Connection::Http(http) => http.is_open(),
+            Connection::Events(events) => events.is_open(),
+        }
+    }
+
     fn note_open(&mut self, now_ns: u64) {
-        if self.connection.is_open() {
+        if self.is_open() {
             self.open_since_ns.get_or_insert(now_ns);
         }
     }

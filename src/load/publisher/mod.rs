@@ -14,6 +14,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+mod events;
 pub mod http;
 mod lane;
 mod run;
@@ -22,6 +23,7 @@ pub mod schedule;
 mod tests;
 mod thread_loop;
 
+use super::orders::{Channels, Speech};
 use super::result::LatencyHistogram;
 use http::Form;
 use schedule::{Place, Schedule};
@@ -37,6 +39,7 @@ pub struct Orders {
     /// Length of an event's data.
     pub data_bytes: usize,
     pub http: Option<Http>,
+    pub events: Option<Events>,
 }
 
 /// Publishing over HTTP.
@@ -49,6 +52,16 @@ pub struct Http {
     pub window: usize,
     /// Events in one call. A call leaves when its last event is due.
     pub batch: usize,
+}
+
+/// Publishing as a client.
+#[derive(Clone, Debug)]
+pub struct Events {
+    pub address: SocketAddr,
+    pub speech: Speech,
+    /// As clients subscribe to them.
+    pub channels: Channels,
+    pub connections: usize,
 }
 
 /// What became of a run's messages, so far or in the end.
@@ -72,7 +85,7 @@ pub struct Tally {
     pub slip: LatencyHistogram,
     /// How late messages left because earlier ones were still unanswered or unsent.
     pub held: LatencyHistogram,
-    /// From the due time of a call's last message to the answer.
+    /// From the due time of an HTTP call's last message to the answer.
     pub answer: LatencyHistogram,
     /// CPU time of the thread since the run began.
     pub cpu_ns: u64,

@@ -23,6 +23,8 @@ pub struct Run {
     /// All messages have left, or shall not any more.
     ended_ns: Option<u64>,
     paused_until_ns: u64,
+    /// Events that were written to where nobody answers.
+    written: Vec<Answer>,
 }
 
 impl Run {
@@ -36,6 +38,7 @@ impl Run {
             cpu_before_ns: cpu_ns,
             ended_ns: None,
             paused_until_ns: 0,
+            written: Vec::new(),
         }
     }
 
@@ -119,17 +122,33 @@ impl Run {
                 .record_us((could_ns - batch.leaves_ns) / 1_000);
         }
         self.tally.published += batch.indexes.len() as u64;
-        lane.publish(batch, &events, &self.schedule, due_ns(last))
+        let mut written = std::mem::take(&mut self.written);
+        lane.publish(batch, &events, &self.schedule, due_ns(last), &mut written)?;
+        for answer in written.drain(..) {
+            self.take_in(answer);
+        }
+        self.written = written;
+        Ok(())
     }
 
     pub fn take_in(&mut self, answer: Answer) {
         let now_ns = monotonic_ns();
         let events = answer.tag.places.len() as u64;
         let waited_ns = now_ns.saturating_sub(answer.tag.due_ns);
-        self.tally.answer.record_us(waited_ns / 1_000);
         match answer.outcome {
             Outcome::Accepted => {
+                self.tally.answer.record_us(waited_ns / 1_000);
                 self.tally.accepted += events;
+                return;
+            }
+            Outcome::Written => {
+                self.tally.accepted += events;
+                return;
+            }
+            Outcome::TakenBack(words) => {
+                self.tally.accepted = self.tally.accepted.saturating_sub(1);
+                self.tally.failed += 1;
+                self.tally.failure.get_or_insert(words);
                 return;
             }
             Outcome::Refused => {

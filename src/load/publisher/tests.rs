@@ -79,6 +79,7 @@ fn orders(address: SocketAddr, channels: u64, connections: usize, batch: usize) 
             window: 2,
             batch,
         }),
+        events: None,
     }
 }
 

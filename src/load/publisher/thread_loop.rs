@@ -6,15 +6,21 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 
+use super::events::EventConnection;
 use super::http::HttpConnection;
-use super::lane::{Answer, Lane};
+use super::lane::{Answer, Connection, Lane};
 use super::run::Run;
 use super::{Command, News, Orders};
 use crate::load::machine::{self, monotonic_ns, thread_cpu_ns};
 
 /// The thread looks around so often at least, and says how far it is.
 const LOOK_NS: u64 = 100_000_000;
+/// The thread's niceness.
+const NICE: i32 = -15;
 
 /// Publishes until the handle is gone; an error ends it too, and is told.
 pub fn run(orders: &Orders, commands: &Receiver<Command>, alarm: &UnixStream, news: &Sender<News>) {
@@ -37,6 +43,7 @@ fn connect(orders: &Orders) -> io::Result<Vec<Lane>> {
     if let Some(core) = orders.core {
         machine::pin(core)?;
     }
+    go_first()?;
     let mut lanes = Vec::new();
     if let Some(http) = &orders.http {
         for _ in 0..http.connections {
@@ -46,10 +53,35 @@ fn connect(orders: &Orders) -> io::Result<Vec<Lane>> {
                 &orders.event,
                 http.window,
             )?;
+            let connection = Connection::Http(Box::new(connection));
             lanes.push(Lane::new(lanes.len() as u64, connection, http.batch));
         }
     }
+    if let Some(events) = &orders.events {
+        let all = lanes.len() + events.connections;
+        for _ in 0..events.connections {
+            let own: Vec<String> = orders
+                .channels
+                .iter()
+                .skip(lanes.len())
+                .step_by(all)
+                .cloned()
+                .collect();
+            let connection =
+                EventConnection::connect(events.address, &events.speech, &events.channels, &own)?;
+            let connection = Connection::Events(connection);
+            lanes.push(Lane::new(lanes.len() as u64, connection, 1));
+        }
+    }
     Ok(lanes)
+}
+
+/// Ahead of clients on the same core, where the rights allow: this thread does little, and on time.
+fn go_first() -> io::Result<()> {
+    match setpriority_process(Some(gettid()), NICE) {
+        Ok(()) | Err(Errno::ACCESS | Errno::PERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn serve(
@@ -130,7 +162,7 @@ fn sleep(
     }
     match poll(&mut polled, Some(&timeout)) {
         Ok(_) => {}
-        Err(rustix::io::Errno::INTR) => return Ok(()),
+        Err(Errno::INTR) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
     let happened: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
