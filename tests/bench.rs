@@ -1,0 +1,457 @@
+//! `outpour bench` from its command line to its results. Counts are exact; times are not asserted,
+//! and on a busy machine a run may call itself invalid, which changes no count.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use outpour::load::report::json;
+use outpour::load::result::{Fault as Found, Outcome, Results, Step, StormKind, Verdict};
+
+mod faulty;
+
+use faulty::Fault;
+
+const EXIT_FAILED: i32 = 1;
+const EXIT_USAGE: i32 = 2;
+const EXIT_INVALID: i32 = 3;
+
+/// Runs `outpour bench` with these words.
+fn bench(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_outpour"))
+        .arg("bench")
+        .args(words)
+        .output()
+        .unwrap()
+}
+
+/// As [`bench`], and reads what it found.
+fn measured(words: &[&str]) -> (i32, Results) {
+    let output = bench(&[words, &["--quiet", "--json", "-"]].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let results = json::read(&text).unwrap_or_else(|error| {
+        let words = String::from_utf8_lossy(&output.stderr);
+        panic!("{error}: {text}{words}");
+    });
+    (output.status.code().unwrap(), results)
+}
+
+/// Every message was accepted and reached every subscriber once.
+#[track_caller]
+fn assert_whole(step: &Step, published: u64, subscribers: u64) {
+    assert_eq!(
+        (step.published, step.accepted, step.refused),
+        (published, published, 0)
+    );
+    assert_eq!(step.subscribers, subscribers);
+    assert_eq!(step.deliveries, published * (subscribers / step.channels));
+    assert!(step.disorder.is_none(), "{:?}", step.disorder);
+    for latencies in [
+        &step.latency.first,
+        &step.latency.median,
+        &step.latency.last,
+    ] {
+        assert_eq!(latencies.count(), published);
+    }
+    assert!(step.latency.delivery.count() >= published / step.channels);
+    assert!(!step.timeline.is_empty());
+    let delivered: u64 = step.timeline.iter().map(|second| second.delivered).sum();
+    assert_eq!(delivered, step.deliveries);
+}
+
+#[track_caller]
+fn assert_not_failed(results: &Results) {
+    assert!(
+        !matches!(results.verdict, Verdict::Failed { .. }),
+        "{:?}",
+        results.verdict
+    );
+}
+
+#[test]
+fn a_fanout_delivers_every_message_to_every_subscriber() {
+    let (_, results) = measured(&[
+        "fanout",
+        "--channels",
+        "2",
+        "--subscribers",
+        "50",
+        "--rate",
+        "100",
+        "--seconds",
+        "1",
+    ]);
+    assert_not_failed(&results);
+    assert_whole(&results.steps[0], 100, 100);
+    assert_eq!(results.scenario.name, "fanout");
+    assert_eq!(results.scenario.parameters["subscribers"], 50);
+    assert_eq!(results.scenario.parameters["data_bytes"], 128);
+    let server = results.steps[0].server.as_ref().unwrap();
+    assert!(!server.shards.is_empty());
+    assert!(
+        results
+            .command_line
+            .ends_with(&["--json".to_owned(), "-".to_owned()])
+    );
+}
+
+#[test]
+fn all_clients_may_decode_and_batches_be_published() {
+    let (_, results) = measured(&[
+        "fanout",
+        "--subscribers",
+        "30",
+        "--rate",
+        "200",
+        "--seconds",
+        "1",
+        "--sample",
+        "all",
+        "--batch",
+        "5",
+    ]);
+    assert_not_failed(&results);
+    assert_whole(&results.steps[0], 200, 30);
+    assert_eq!(results.steps[0].latency.delivery.count(), 200 * 30);
+}
+
+#[test]
+fn client_events_and_http_can_publish_together() {
+    let (_, results) = measured(&[
+        "fanout",
+        "--channels",
+        "4",
+        "--subscribers",
+        "10",
+        "--rate",
+        "100",
+        "--seconds",
+        "1",
+        "--publish-by",
+        "both",
+    ]);
+    assert_not_failed(&results);
+    assert_whole(&results.steps[0], 100, 40);
+    let (_, results) = measured(&[
+        "fanout",
+        "--subscribers",
+        "10",
+        "--rate",
+        "100",
+        "--seconds",
+        "1",
+        "--publish-by",
+        "websocket",
+    ]);
+    assert_not_failed(&results);
+    assert_whole(&results.steps[0], 100, 10);
+}
+
+#[test]
+fn the_knee_is_searched_and_confirmed() {
+    let (_, results) = measured(&[
+        "--subscribers",
+        "20",
+        "--from-rate",
+        "500",
+        "--step-seconds",
+        "0.3",
+        "--seconds",
+        "0.5",
+        "--precision",
+        "1.9",
+        "--p99-ms-max",
+        "20",
+    ]);
+    assert_not_failed(&results);
+    assert!(results.steps.len() > 1);
+    if let Some(knee) = results.knee {
+        assert_eq!(results.steps[knee].outcome, Outcome::Kept);
+    }
+}
+
+#[test]
+fn storms_count_every_handshake() {
+    let (_, results) = measured(&["connect", "--connections", "200", "--reconnects", "1"]);
+    assert_not_failed(&results);
+    let storms: Vec<_> = results
+        .storms
+        .iter()
+        .map(|storm| (storm.kind, storm.connections))
+        .collect();
+    assert_eq!(
+        storms,
+        [(StormKind::Connect, 200), (StormKind::Reconnect, 200)]
+    );
+    for storm in &results.storms {
+        assert_eq!(storm.latency.count(), 200);
+        assert!(storm.server_cpu_us_per_handshake.is_some());
+    }
+}
+
+#[test]
+fn memory_of_idle_connections_is_read_at_each_size() {
+    let (_, results) = measured(&[
+        "idle",
+        "--connections",
+        "100,200,300",
+        "--settle-seconds",
+        "0.1",
+        "--seconds",
+        "0.2",
+    ]);
+    assert_not_failed(&results);
+    let memory = results.memory.unwrap();
+    let sizes: Vec<u64> = memory
+        .readings
+        .iter()
+        .map(|reading| reading.connections)
+        .collect();
+    assert_eq!(sizes, [100, 200, 300]);
+    assert!(
+        memory
+            .readings
+            .iter()
+            .all(|reading| reading.server_rss_bytes.is_some())
+    );
+    assert!(memory.idle_busy_share.is_some());
+}
+
+#[test]
+fn readers_that_stall_take_nothing_from_the_others() {
+    let (_, results) = measured(&[
+        "slow",
+        "--subscribers",
+        "40",
+        "--rate",
+        "50",
+        "--seconds",
+        "1",
+        "--stalled-share",
+        "0.25",
+    ]);
+    assert_not_failed(&results);
+    assert_whole(&results.steps[0], 50, 40);
+    assert_whole(&results.steps[1], 50, 30);
+    assert_eq!(results.steps[1].stalled.unwrap().clients, 10);
+}
+
+#[test]
+fn guests_come_and_go_under_load() {
+    let (_, results) = measured(&[
+        "churn",
+        "--subscribers",
+        "40",
+        "--rate",
+        "50",
+        "--seconds",
+        "1",
+        "--joins-per-second",
+        "50",
+        "--guests",
+        "10",
+    ]);
+    assert_not_failed(&results);
+    assert_whole(&results.steps[0], 50, 40);
+    assert_whole(&results.steps[1], 50, 40);
+    let churn = results.steps[1].churn.as_ref().unwrap();
+    assert!(churn.joins > 10 && churn.leaves > 0, "{churn:?}");
+    assert_eq!(churn.failures, 0);
+}
+
+#[test]
+fn members_of_presence_channels_get_every_message() {
+    let (_, results) = measured(&[
+        "presence",
+        "--channels",
+        "2",
+        "--subscribers",
+        "10",
+        "--rate",
+        "50",
+        "--seconds",
+        "1",
+        "--guests",
+        "4",
+    ]);
+    assert_not_failed(&results);
+    assert_eq!(results.storms[0].connections, 20);
+    assert_whole(&results.steps[0], 50, 20);
+    assert_whole(&results.steps[1], 50, 20);
+}
+
+#[test]
+fn latency_is_measured_at_shares_of_the_knee() {
+    let (_, results) = measured(&[
+        "latency",
+        "--subscribers",
+        "10",
+        "--knee",
+        "200",
+        "--shares",
+        "0.1,0.5",
+        "--seconds",
+        "1",
+    ]);
+    assert_not_failed(&results);
+    assert_whole(&results.steps[0], 20, 10);
+    assert_whole(&results.steps[1], 100, 10);
+}
+
+#[test]
+fn clients_that_stood_still_make_a_run_invalid() {
+    let words = [
+        "fanout",
+        "--subscribers",
+        "20",
+        "--rate",
+        "100",
+        "--seconds",
+        "1.5",
+        "--freeze-ms",
+        "600",
+        "--quiet",
+    ];
+    let output = bench(&words);
+    let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
+    assert_eq!(output.status.code(), Some(EXIT_INVALID), "{text}");
+    assert!(text.contains("invalid: generator saturated"), "{text}");
+}
+
+#[test]
+fn a_server_that_does_wrong_is_caught_with_the_evidence() {
+    for (fault, expected) in [
+        (Fault::Drop, Found::Lost),
+        (Fault::Repeat, Found::Repeated),
+        (Fault::Reorder, Found::Reordered),
+        (Fault::Close, Found::Closed),
+    ] {
+        let (status, results) = of_faulty(fault);
+        let Verdict::Failed { evidence } = &results.verdict else {
+            panic!("{fault:?} went unseen: {:?}", results.verdict);
+        };
+        assert_eq!(status, EXIT_FAILED);
+        assert!(
+            evidence.iter().any(|evidence| evidence.fault == expected),
+            "{fault:?}: {evidence:?}"
+        );
+    }
+    let (_, results) = of_faulty(Fault::Nothing);
+    assert_not_failed(&results);
+    assert_whole(&results.steps[0], 20, 3);
+}
+
+#[test]
+fn a_known_delay_is_in_every_percentile() {
+    let delay = Duration::from_millis(30);
+    let (_, results) = of_faulty(Fault::Delay(delay));
+    assert_not_failed(&results);
+    let latency = &results.steps[0].latency;
+    for latencies in [
+        &latency.first,
+        &latency.median,
+        &latency.last,
+        &latency.delivery,
+    ] {
+        let least_us = latencies.quantile_us(0.0).unwrap();
+        assert!(
+            least_us >= delay.as_micros() as u64 * 999 / 1_000,
+            "{least_us}"
+        );
+    }
+}
+
+fn of_faulty(fault: Fault) -> (i32, Results) {
+    let url = format!("ws://{}", faulty::serve(fault));
+    measured(&[
+        "fanout",
+        "--target",
+        &url,
+        "--subscribers",
+        "3",
+        "--rate",
+        "20",
+        "--seconds",
+        "1",
+        "--sample",
+        "all",
+    ])
+}
+
+#[test]
+fn a_scenario_file_stands_for_flags_and_a_flag_wins() {
+    let path = written(
+        "scenario.toml",
+        "scenario = 'fanout'\nsubscribers = 7\nrate = 30\nseconds = 1\ndata_bytes = 200\n",
+    );
+    let (_, results) = measured(&["--scenario", path.to_str().unwrap(), "--subscribers", "9"]);
+    assert_not_failed(&results);
+    assert_whole(&results.steps[0], 30, 9);
+    assert_eq!(results.steps[0].data_bytes, 200);
+}
+
+#[test]
+fn a_scenario_file_that_is_wrong_names_the_key() {
+    for (number, (text, parts)) in [
+        ("subscriber = 7", ["`subscriber`", "`subscribers` meant"]),
+        ("subscribers = 'many'", ["`subscribers`", "invalid value"]),
+        ("data_bytes = 3", ["`data_bytes`", "3"]),
+        ("scenario = 'fan'", ["`fan`", "no scenario"]),
+        ("connections = 5", ["`connections`", "no setting of fanout"]),
+        ("rate = ", ["line 1", "rate"]),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let path = written(&format!("wrong-{number}.toml"), text);
+        let output = bench(&["--scenario", path.to_str().unwrap()]);
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(EXIT_USAGE), "{text}: {words}");
+        for part in parts {
+            assert!(words.contains(part), "{text}: {words}");
+        }
+    }
+}
+
+#[test]
+fn a_requirement_sets_the_exit_status() {
+    let fixed = [
+        "fanout",
+        "--subscribers",
+        "5",
+        "--rate",
+        "20",
+        "--seconds",
+        "0.5",
+        "--quiet",
+    ];
+    let with = |requirement: &str| {
+        let output = bench(&[&fixed[..], &["--require", requirement]].concat());
+        output.status.code().unwrap()
+    };
+    assert_eq!(with("nonsense"), EXIT_USAGE);
+    // On a machine that is too busy for a valid run there is nothing to require.
+    assert!([EXIT_FAILED, EXIT_INVALID].contains(&with("p99<0.000001us")));
+    assert!([0, EXIT_INVALID].contains(&with("lost=0")));
+}
+
+#[test]
+fn help_lists_the_scenarios() {
+    let output = bench(&["--help"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0));
+    for scenario in [
+        "fanout", "connect", "idle", "slow", "churn", "presence", "latency",
+    ] {
+        assert!(text.contains(scenario), "{text}");
+    }
+}
+
+fn written(name: &str, text: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
+    fs::create_dir_all(&directory).unwrap();
+    let path = directory.join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
