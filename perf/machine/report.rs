@@ -13,14 +13,21 @@ pub struct Report {
     name: &'static str,
     lines: Vec<String>,
     is_recorded: bool,
+    /// Behind the name, where what was measured is not the machine's own loopback.
+    suffix: &'static str,
 }
 
 impl Report {
-    pub fn begin(name: &'static str, is_recorded: bool) -> Report {
+    /// `steered_to` is the core that a namespace's loopback hands received packets to, if it does.
+    pub fn begin(name: &'static str, is_recorded: bool, steered_to: Option<usize>) -> Report {
         let mut report = Report {
             name,
             lines: Vec::new(),
             is_recorded,
+            suffix: match steered_to {
+                None => "",
+                Some(_) => "-netns",
+            },
         };
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         report.say(format_args!(
@@ -35,10 +42,15 @@ impl Report {
         report.say(format_args!("kernel    {}", said("uname", &["-sr"])));
         report.say(format_args!("cores     {}", cores()));
         report.say(format_args!("load      {}", load_average()));
-        report.say(
-            "loopback  the receiver's TCP work runs inside the sender's call, on the sender's CPU: \
-             CPU per delivery holds both ends",
-        );
+        match steered_to {
+            None => report.say(
+                "loopback  the receiver's TCP work runs inside the sender's call, on the sender's CPU: \
+                 CPU per delivery holds both ends",
+            ),
+            Some(core) => report.say(format_args!(
+                "loopback  of a private network namespace: the receiver's TCP work is steered to core {core}"
+            )),
+        }
         report.say("");
         report
     }
@@ -58,11 +70,12 @@ impl Report {
         let directory = root.join("perf").join("results");
         fs::create_dir_all(&directory)?;
         let date = said("date", &["-u", "+%F"]);
-        let file = directory.join(format!("{date}-{}.txt", self.name));
+        let name = format!("{date}-{}{}.txt", self.name, self.suffix);
+        let file = directory.join(&name);
         let mut text = self.lines.join("\n");
         text.push('\n');
         fs::write(&file, text)?;
-        println!("recorded as perf/results/{date}-{}.txt", self.name);
+        println!("recorded as perf/results/{name}");
         Ok(())
     }
 }

@@ -28,6 +28,7 @@ pub mod command_line;
 pub mod companion;
 pub mod dialect;
 pub mod machine;
+pub mod netns;
 pub mod orders;
 pub mod publisher;
 pub mod report;
