@@ -101,6 +101,7 @@ fn flood_naked(
         messages,
         per_second,
         data_bytes: common.data_bytes,
+        one_a_visit: false,
     })?;
     Ok(Figures {
         sender: "naked",

@@ -39,6 +39,7 @@ pub fn measure(
             messages: (per_second * seconds as f64).max(1.0) as u64,
             per_second,
             data_bytes: common.data_bytes,
+            one_a_visit: false,
         };
         compare(common, load.subscribers, &schedule, rounds, report)?;
     }

@@ -1,7 +1,9 @@
 //! The naked cost of writing one message to N connected sockets: the floor under every server.
 //!
 //! Four ways to the kernel send the same log to the same kind of sockets, paced (one message a
-//! visit) and flat out (all that arrived since the last visit, in one send).
+//! visit) and flat out (all that arrived since the last visit, in one send), both to many sockets
+//! whose memory is cold when they are visited, and hot: one message a visit, and the next visit to
+//! the same socket at once.
 
 use std::io;
 
@@ -31,22 +33,25 @@ use senders::{Method, Schedule, Sender, Tally};
 #[derive(Parser)]
 struct Options {
     /// Sockets and messages a second, one visit a message.
-    #[arg(long, value_delimiter = ',', default_value = "2000x20,9000x4")]
+    #[arg(long, value_delimiter = ',', default_value = "2000x20")]
     paced: Vec<String>,
     /// Sockets and messages a second, as many messages a visit as have arrived.
+    #[arg(long, value_delimiter = ',', default_value = "1000x5000")]
+    flat_out: Vec<String>,
+    /// Sockets that are visited again and again, one message a visit.
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    hot: Vec<usize>,
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Method::ALL)]
+    methods: Vec<Method>,
+    /// The event's data, in bytes; the frame around it takes 43 to 51 more.
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "1000x5000,5000x1500,9000x1000"
+        default_value = "64,128,512,2048,8192,65536"
     )]
-    flat_out: Vec<String>,
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Method::ALL)]
-    methods: Vec<Method>,
-    /// The event's data, in bytes; the frame around it takes 43 more.
-    #[arg(long, value_delimiter = ',', default_value = "128")]
     data_bytes: Vec<usize>,
     /// Length of a run.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 2)]
     seconds: u64,
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -57,11 +62,48 @@ struct Options {
     generator: Generator,
 }
 
-/// How many sockets, and how many messages a second to each.
+/// A log that would be longer is cut: it lies in memory as a whole.
+const LOG_BYTES_MAX: u64 = 64 << 20;
+/// What one run sends at most, so that runs with large messages end.
+const RUN_BYTES_MAX: u64 = 4 << 30;
+/// Messages of a hot run, each of them due when it begins.
+const HOT_MESSAGES: u64 = 50_000;
+
+/// What is sent to how many sockets.
 #[derive(Clone, Copy)]
 struct Load {
     sockets: usize,
-    per_second: f64,
+    pace: Pace,
+}
+
+#[derive(Clone, Copy)]
+enum Pace {
+    /// So many messages a second arrive, and a visit takes all that have.
+    Scheduled(f64),
+    /// Everything has arrived, and a visit takes one message.
+    Hot,
+}
+
+impl Load {
+    fn schedule(&self, data_bytes: usize, seconds: u64) -> Schedule {
+        let (messages, per_second) = match self.pace {
+            Pace::Scheduled(per_second) => {
+                ((per_second * seconds as f64).max(1.0) as u64, per_second)
+            }
+            Pace::Hot => (HOT_MESSAGES, 1e9),
+        };
+        let (data, sockets) = (data_bytes as u64, self.sockets as u64);
+        let most = (LOG_BYTES_MAX / data).min(RUN_BYTES_MAX / (data * sockets));
+        Schedule {
+            messages: messages.min(most.max(1)),
+            per_second,
+            data_bytes,
+            one_a_visit: match self.pace {
+                Pace::Scheduled(_) => false,
+                Pace::Hot => true,
+            },
+        }
+    }
 }
 
 fn main() -> io::Result<()> {
@@ -74,11 +116,15 @@ fn main() -> io::Result<()> {
     let mut report = options.generator.begin("roofline");
     for (title, loads) in [("paced", &options.paced), ("flat out", &options.flat_out)] {
         for load in loads {
-            let load = parse(load)?;
-            for data_bytes in &options.data_bytes {
-                measure(&options, title, load, *data_bytes, &mut report)?;
-            }
+            measure(&options, title, parse(load)?, &mut report)?;
         }
+    }
+    for sockets in &options.hot {
+        let load = Load {
+            sockets: *sockets,
+            pace: Pace::Hot,
+        };
+        measure(&options, "hot", load, &mut report)?;
     }
     report.finish()
 }
@@ -87,40 +133,31 @@ fn parse(text: &str) -> io::Result<Load> {
     let load = text.split_once('x').and_then(|(sockets, per_second)| {
         Some(Load {
             sockets: sockets.parse().ok()?,
-            per_second: per_second.parse().ok()?,
+            pace: Pace::Scheduled(per_second.parse().ok()?),
         })
     });
     load.ok_or_else(|| io::Error::other(format!("{text}: SOCKETSxPER_SECOND, please")))
 }
 
-fn measure(
-    options: &Options,
-    title: &str,
-    load: Load,
-    data_bytes: usize,
-    report: &mut Report,
-) -> io::Result<()> {
-    let Load {
-        sockets,
-        per_second,
-    } = load;
+fn measure(options: &Options, title: &str, load: Load, report: &mut Report) -> io::Result<()> {
+    let pace = match load.pace {
+        Pace::Scheduled(per_second) => format!("{per_second} messages a second"),
+        Pace::Hot => "one message a visit, visit after visit".to_owned(),
+    };
     report.say(format_args!(
-        "{title}: {sockets} sockets, {per_second} messages a second, {data_bytes} bytes of data, \
-         {} rounds of {} s",
-        options.rounds, options.seconds
+        "{title}: {} sockets, {pace}, {} rounds of {} s",
+        load.sockets, options.rounds, options.seconds
     ));
     report.say(
-        "method       CPU us/delivery  (lowest highest)  deliveries/s  messages/visit  \
+        " bytes  method       CPU us/delivery  (lowest highest)  deliveries/s  messages/visit  \
          calls/delivery  lap max ms  p50 ms  p99 ms  wrong",
     );
-    let schedule = Schedule {
-        messages: (per_second * options.seconds as f64).max(1.0) as u64,
-        per_second,
-        data_bytes,
-    };
-    for method in &options.methods {
-        let line = measure_method(options, *method, sockets, &schedule)?;
-        report.say(line);
+    for data_bytes in &options.data_bytes {
+        let schedule = load.schedule(*data_bytes, options.seconds);
+        for method in &options.methods {
+            let line = measure_method(options, *method, load.sockets, &schedule)?;
+            report.say(format_args!("{data_bytes:>6}  {line}"));
+        }
     }
     report.say("");
     Ok(())

@@ -7,6 +7,7 @@ use super::Schedule;
 use crate::frames::{self, Stamp};
 use crate::machine::monotonic_ns;
 
+#[derive(Clone, Copy)]
 pub struct Log {
     /// Leaked: a sender lives for a few runs, and runtimes want bytes that outlive their tasks.
     pub bytes: &'static [u8],
@@ -14,13 +15,15 @@ pub struct Log {
     pub start_ns: u64,
     frame_bytes: usize,
     interval_ns: f64,
+    one_a_visit: bool,
 }
 
 impl Log {
     pub fn write(schedule: &Schedule) -> Log {
         let interval_ns = 1e9 / schedule.per_second;
-        // Writing takes a good deal less than 2 us a message.
-        let start_ns = monotonic_ns() + 100_000_000 + schedule.messages * 2_000;
+        // Writing takes a good deal less than 2 us a message and 2 ns a byte.
+        let writing_ns = schedule.messages * (2_000 + 2 * schedule.data_bytes as u64);
+        let start_ns = monotonic_ns() + 100_000_000 + writing_ns;
         let mut bytes = Vec::new();
         let mut frame_bytes = 0;
         for sequence in 0..schedule.messages {
@@ -36,6 +39,7 @@ impl Log {
             start_ns,
             frame_bytes,
             interval_ns,
+            one_a_visit: schedule.one_a_visit,
         }
     }
 
@@ -44,6 +48,14 @@ impl Log {
         let elapsed_ns = now_ns.saturating_sub(self.start_ns) as f64;
         let arrived = (elapsed_ns / self.interval_ns) as u64 + 1;
         arrived.min(self.messages) as usize * self.frame_bytes
+    }
+
+    /// How far a visit sends that finds a socket at `cursor`.
+    pub fn visit_end(&self, cursor: usize, head: usize) -> usize {
+        match self.one_a_visit {
+            false => head,
+            true => head.min((cursor / self.frame_bytes + 1) * self.frame_bytes),
+        }
     }
 
     /// When the message behind this head arrives.

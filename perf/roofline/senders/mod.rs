@@ -2,7 +2,8 @@
 //!
 //! A sender is a process of its own that accepts N connections, and then, run by run, sends a log
 //! of messages that arrive on schedule. Every visit to a socket sends all from its cursor to the
-//! log's head in one send: at a slow pace that is one message a visit, flat out it is many.
+//! log's head in one send: at a slow pace that is one message a visit, flat out it is many. Hot, a
+//! visit sends one message and the next visit to the same socket follows at once.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -67,8 +68,10 @@ pub struct Orders {
 pub struct Schedule {
     pub messages: u64,
     pub per_second: f64,
-    /// The event's data; the frame around it takes 43 bytes more.
+    /// The event's data; the frame around it takes 43 to 51 bytes more.
     pub data_bytes: usize,
+    /// A visit takes one message, however many have arrived.
+    pub one_a_visit: bool,
 }
 
 /// What one run took.

@@ -31,18 +31,19 @@ impl Sends for Naked {
         while behind > 0 {
             let lap_start_ns = monotonic_ns();
             let head = log.head(lap_start_ns);
-            let visits_before = tally.visits;
+            let (visits_before, short_before) = (tally.visits, tally.short_sends);
             behind = 0;
             for (socket, cursor) in self.sockets.iter().zip(&mut cursors) {
                 if *cursor < head {
                     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                    let end = log.visit_end(*cursor, head);
                     tally.visits += 1;
-                    match rustix::net::send(socket, &log.bytes[*cursor..head], flags) {
+                    match rustix::net::send(socket, &log.bytes[*cursor..end], flags) {
                         Ok(taken) => *cursor += taken,
                         Err(rustix::io::Errno::AGAIN) => {}
                         Err(error) => return Err(error.into()),
                     }
-                    tally.short_sends += u64::from(*cursor < head);
+                    tally.short_sends += u64::from(*cursor < end);
                 }
                 behind += usize::from(*cursor < log.bytes.len());
             }
@@ -50,7 +51,8 @@ impl Sends for Naked {
             tally.lap_us_max = tally.lap_us_max.max(lap_us);
             if head < log.bytes.len() {
                 sleep_until(log.due_ns(head));
-            } else if tally.visits - visits_before == behind as u64 {
+            } else if behind > 0 && tally.visits - visits_before == tally.short_sends - short_before
+            {
                 // Only full sockets are left; they need the readers' time, not ours.
                 std::thread::sleep(Duration::from_millis(1));
             }

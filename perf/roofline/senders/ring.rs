@@ -86,7 +86,8 @@ impl Naked {
 
     fn visit(&mut self, log: &Log, socket: usize, head: usize) {
         let from = self.cursors[socket].position;
-        let bytes = &log.bytes[from..head];
+        let end = log.visit_end(from, head);
+        let bytes = &log.bytes[from..end];
         let slot = Fixed(self.slots[socket]);
         let entry = opcode::Send::new(slot, bytes.as_ptr(), bytes.len() as u32)
             .flags(libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
@@ -95,7 +96,7 @@ impl Naked {
             .user_data(self.batch.len() as u64);
         self.push(&entry);
         self.batch.push(Sent { socket, from });
-        self.cursors[socket].position = head;
+        self.cursors[socket].position = end;
     }
 
     /// Hands the batch over and takes in what fell short, and which sockets have room again.

@@ -44,7 +44,7 @@ async fn send(log: &Log, streams: Vec<TcpStream>) -> io::Result<(Tally, Vec<TcpS
     let (head, _) = watch::channel(0);
     let mut tasks = JoinSet::new();
     for stream in streams {
-        tasks.spawn(follow(log.bytes, stream, head.subscribe()));
+        tasks.spawn(follow(*log, stream, head.subscribe()));
     }
     move_head(log, &head).await;
     let mut returned = Vec::with_capacity(tasks.len());
@@ -58,19 +58,20 @@ async fn send(log: &Log, streams: Vec<TcpStream>) -> io::Result<(Tally, Vec<TcpS
 
 /// Sends all from the cursor to the head, whenever the head has moved.
 async fn follow(
-    log: &'static [u8],
+    log: Log,
     mut stream: TcpStream,
     mut head: watch::Receiver<usize>,
 ) -> io::Result<(TcpStream, u64)> {
     let mut cursor = 0;
     let mut visits = 0;
-    while cursor < log.len() {
-        let until = *head.borrow_and_update();
-        if until == cursor {
+    while cursor < log.bytes.len() {
+        let reached = *head.borrow_and_update();
+        if reached == cursor {
             head.changed().await.map_err(io::Error::other)?;
             continue;
         }
-        stream.write_all(&log[cursor..until]).await?;
+        let until = log.visit_end(cursor, reached);
+        stream.write_all(&log.bytes[cursor..until]).await?;
         cursor = until;
         visits += 1;
     }
