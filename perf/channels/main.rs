@@ -78,6 +78,7 @@ fn measure(options: &Options, shards: usize, report: &mut Report) -> io::Result<
         binary: options.binary.clone(),
         shards,
         cores: cores.join(","),
+        settings: Vec::new(),
     })?;
     let most = options.channels.iter().copied().max().unwrap_or(0);
     let mut readers = Readers::start(&readers::Orders {

@@ -131,12 +131,13 @@ fn publish(options: &Options, scratch: &Path, report: &mut Report) -> io::Result
     for publishers in &options.publishers {
         for (name, flags) in rows {
             let directory = scratch.join(format!("{name} {publishers}"));
-            let mut flags: Vec<String> = flags.iter().map(|flag| flag.to_string()).collect();
-            flags.extend([
+            let mut server = options.server.clone();
+            server.settings = flags.iter().map(|flag| flag.to_string()).collect();
+            server.settings.extend([
                 "--journal-directory".to_string(),
                 directory.display().to_string(),
             ]);
-            let server = Server::start_with(&options.server, &flags)?;
+            let server = Server::start(&server)?;
             let delays = acknowledged(server.address, *publishers, options.seconds)?;
             let metrics = server.metrics()?;
             let syncs = metrics.sum("outpour_journal_syncs_total");

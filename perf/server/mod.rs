@@ -25,6 +25,9 @@ pub struct Options {
     /// The server's cores, as its own option takes them.
     #[arg(long, default_value = "0")]
     pub cores: String,
+    /// Further arguments.
+    #[arg(skip)]
+    pub settings: Vec<String>,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -42,11 +45,6 @@ pub struct Server {
 impl Server {
     /// Starts a server on a free port and waits until it takes connections.
     pub fn start(options: &Options) -> io::Result<Server> {
-        Server::start_with(options, &[])
-    }
-
-    /// As [`Server::start`], with more flags.
-    pub fn start_with(options: &Options, flags: &[String]) -> io::Result<Server> {
         let binary = match &options.binary.server {
             Some(binary) => binary.clone(),
             None => beside_this_program()?,
@@ -60,7 +58,7 @@ impl Server {
             .args(["--address", &address.to_string()])
             .args(["--shards", &options.shards.to_string()])
             .args(["--cores", &options.cores])
-            .args(flags)
+            .args(&options.settings)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

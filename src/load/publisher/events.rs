@@ -127,7 +127,8 @@ impl EventConnection {
                         Heard::Greeted => self.is_greeted = true,
                         Heard::Subscribed => self.subscribed += 1,
                         Heard::Goodbye(words) => return Err(io::Error::other(words)),
-                        Heard::Nothing | Heard::Answered | Heard::Message(_) => {}
+                        Heard::Nothing | Heard::Answered | Heard::Message(_) | Heard::Joined(_) => {
+                        }
                     }
                 }
                 Err(fault) => {

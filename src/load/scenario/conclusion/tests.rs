@@ -1,3 +1,5 @@
+//! Verdicts on runs that are made up.
+
 use super::*;
 use crate::load::orders::{Column, Order, Thread};
 
