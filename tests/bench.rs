@@ -1,6 +1,8 @@
 //! `outpour bench` from its command line to its results. Counts are exact; times are not asserted,
 //! and on a busy machine a run may call itself invalid, which changes no count.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

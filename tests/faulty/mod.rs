@@ -1,8 +1,6 @@
 //! A server of the Pusher protocol that does wrong on purpose, to see whether the load generator
 //! notices. A thread for each connection; it knows no channels, signatures or apps.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
