@@ -279,6 +279,7 @@ fn start_publisher(options: &Options, server: &Server) -> io::Result<Publisher> 
             window: 1,
             batch: 1,
         }),
+        events: None,
     })
 }
 
