@@ -177,8 +177,9 @@ pub const SEGMENT_BYTES: usize = 64 * 1024;
 /// not so short that their records weigh.
 pub const COPIED_BYTES_MAX: usize = 4 * 1024;
 
-/// Those who catch up whose next events a turn looks for: 4 MiB to send, some milliseconds.
-pub const FETCHES_PER_TURN: usize = 64;
+/// Those who catch up whose next events a turn looks for: at most 2 MiB to send, a millisecond or two
+/// beside what the turn has for everybody else.
+pub const FETCHES_PER_TURN: usize = 32;
 
 /// Publishes under way that those who catch up leave room for.
 pub const FETCH_CREDIT_RESERVE: u32 = PUBLISHES_UNDER_WAY_MAX / 2;

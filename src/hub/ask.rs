@@ -6,8 +6,8 @@
 use super::retained::Chunk;
 use super::variant::Variant;
 use crate::base::socket::Socket;
-use crate::wire::api::Attributes;
-use crate::wire::pusher::delivery::Begin;
+use crate::wire::api::{Attributes, Page};
+use crate::wire::pusher::delivery::{Begin, Serial};
 use crate::wire::pusher::member::MemberText;
 
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub enum Question {
     Facts { place: u32 },
     /// The answer to the API's question about the channel.
     Channel { told: Attributes },
+    /// A page of what is retained.
+    History(Page),
     /// The answer to the API's question about its members.
     Users { with_user_info: bool },
     /// All connections of the user whose channel it is are to end.
@@ -56,6 +58,8 @@ pub struct Answer {
 pub enum Content {
     /// The requester gets what is sequenced from here on, after these messages.
     Entered {
+        /// Where it stands, if the channel has serials.
+        serial: Option<Serial>,
         replies: Vec<Vec<u8>>,
         /// What it has to fetch before that, if anything.
         behind: Option<Behind>,

@@ -265,6 +265,20 @@ impl Retained {
         }
     }
 
+    /// Frames of the events from one serial on, below another, as far as they are retained, and not
+    /// many more than `bytes_max`.
+    pub fn frames(&mut self, first: u64, stop: u64, bytes_max: usize) -> Vec<Bytes> {
+        let stop = stop.min(self.next);
+        let (mut at, mut bytes, mut runs) = (first.max(self.tail), 0, Vec::new());
+        while at < stop && bytes < bytes_max {
+            let (frames, next) = self.slice(at, stop, bytes_max - bytes);
+            bytes += frames.len();
+            runs.push(frames);
+            at = next;
+        }
+        runs
+    }
+
     /// Frames from one serial on, below another, and the serial behind them.
     fn slice(&mut self, first: u64, stop: u64, bytes_max: usize) -> (Bytes, u64) {
         if first >= self.open_first {

@@ -6,6 +6,7 @@
 use crate::hub::letter::{Event, Origin};
 use crate::wire::fallback;
 use crate::wire::pusher;
+use crate::wire::pusher::delivery::Serial;
 use crate::wire::websocket::{self, Deflater, Opcode, WindowBits};
 
 /// How a subscriber gets a channel's frames.
@@ -36,12 +37,14 @@ impl Encoder {
         }
     }
 
-    /// Appends a message of a plain frame as this variant has it.
-    pub fn encode_again(variant: Variant, plain: &[u8], frame: &mut Vec<u8>) {
+    /// Appends the event of a plain frame as this variant has it.
+    pub fn encode_again(variant: Variant, plain: &[u8], serial: Serial, frame: &mut Vec<u8>) {
         match variant {
             Variant::Plain | Variant::Deflated { .. } => frame.extend_from_slice(plain),
             Variant::Xhr => fallback::encode_message(websocket::text_of(plain), frame),
-            Variant::Sse => fallback::encode_event(websocket::text_of(plain), frame),
+            Variant::Sse => {
+                fallback::encode_event(websocket::text_of(plain), Some(serial), frame);
+            }
         }
     }
 
@@ -65,7 +68,7 @@ impl Encoder {
                 false
             }
             Variant::Sse => {
-                fallback::encode_event(self.text(event), frame);
+                fallback::encode_event(self.text(event), event.serial, frame);
                 false
             }
         }

@@ -35,15 +35,25 @@ impl Engine {
     ) -> Outcome {
         let id = below.split('/').next().unwrap_or("");
         let call = &below[id.len()..];
+        let events_of = match request.method() {
+            "GET" | "HEAD" => fallback::event_stream_channel(call),
+            _ => None,
+        };
+        let is_page =
+            events_of.is_some() && api::asks_for_page(request.query(), request.header("Accept"));
         if request.method() == "GET"
-            && let Some(channel) = fallback::event_stream_channel(call)
+            && let Some(channel) = events_of.filter(|_| !is_page)
         {
             return match self.open_event_stream(slot, request, path, id, channel) {
                 Ok(next) => Outcome::Becomes(next),
                 Err(answer) => Outcome::Answer(answer),
             };
         }
-        let endpoint = match Endpoint::find(request.method(), call) {
+        let found = match events_of.filter(|_| is_page) {
+            Some(channel) => Ok(Endpoint::ChannelHistory { channel }),
+            None => Endpoint::find(request.method(), call),
+        };
+        let endpoint = match found {
             Ok(endpoint) => endpoint,
             Err(error) => {
                 let answer = Answer::refusal(error.status(), error.to_string());
@@ -138,6 +148,12 @@ impl Engine {
             }
             Call::Channel { name, told, .. } => {
                 self.query(slot, app, &name, Question::Channel { told });
+            }
+            Call::History { name, page } => {
+                if self.apps.app(app).retention_of(&name).is_none() {
+                    return Outcome::Answer(self.refuse(404, "The channel retains no events"));
+                }
+                self.query(slot, app, &name, Question::History(page));
             }
             Call::Users {
                 name,

@@ -95,6 +95,7 @@ impl Engine {
             Question::Fetch(_)
             | Question::Facts { .. }
             | Question::Channel { .. }
+            | Question::History(_)
             | Question::Users { .. }
             | Question::Terminate
             | Question::List { .. } => true,
@@ -128,6 +129,7 @@ impl Engine {
             Question::Fetch(Fetch { variant, .. }) => self.answer_fetch(from, ask, variant),
             Question::Facts { .. }
             | Question::Channel { .. }
+            | Question::History(_)
             | Question::Users { .. }
             | Question::Terminate
             | Question::List { .. } => self.queries.push_back((from, ask)),
@@ -161,6 +163,7 @@ impl Engine {
                 facts: self.facts(ask.app, &ask.channel),
             },
             Question::Channel { told } => self.describe(ask.app, &ask.channel, *told),
+            Question::History(page) => self.history(ask.app, &ask.channel, *page),
             Question::Users { with_user_info } => {
                 self.list_users(ask.app, &ask.channel, *with_user_info)
             }
@@ -177,11 +180,19 @@ impl Engine {
         let slot = answer.requester.slot;
         let place = self.place_of(slot, answer.app, &answer.channel);
         match answer.content {
-            Content::Entered { replies, behind } => {
+            Content::Entered {
+                serial,
+                replies,
+                behind,
+            } => {
                 // A session that was closed meanwhile has been told the last that it is told.
                 if let Some(place) = self.let_in(slot, place) {
-                    for reply in &replies {
-                        self.reply_text(slot, reply);
+                    for (number, reply) in replies.iter().enumerate() {
+                        // A reader comes back to where it stood, even if no event came.
+                        match serial.filter(|_| number == 0 && self.is_reader(slot)) {
+                            Some(serial) => self.reply_to_reader(slot, reply, Some(serial)),
+                            None => self.reply_text(slot, reply),
+                        }
                     }
                     if let Some(behind) = behind {
                         self.fall_behind(slot, place, behind);

@@ -210,7 +210,11 @@ impl Engine {
         for reply in &fetched.replies {
             self.reply_text(slot, reply);
         }
-        let frames = self.encode_backlog(slot, chunk.frames);
+        let first = Serial {
+            epoch,
+            number: chunk.first,
+        };
+        let frames = self.encode_backlog(slot, first, chunk.frames);
         if let Some(backlog) = self.connections.backlog_mut(slot, held.channel) {
             backlog.phase = Phase::Sending {
                 frames,
@@ -224,7 +228,7 @@ impl Engine {
 
     /// The frames that are still to be sent from here: none where they went into the outbox, in
     /// the form of the connection.
-    fn encode_backlog(&mut self, slot: u32, frames: Bytes) -> Bytes {
+    fn encode_backlog(&mut self, slot: u32, first: Serial, frames: Bytes) -> Bytes {
         let variant = self.connections[slot].variant;
         match variant {
             Variant::Plain | Variant::Deflated { .. } => return frames,
@@ -232,9 +236,11 @@ impl Engine {
         }
         let mut encoded = Vec::new();
         let (mut rest, mut count) = (&frames[..], 0);
+        let Serial { epoch, number } = first;
         for length in websocket::frame_lengths(&frames) {
             let (frame, behind) = rest.split_at(length);
-            Encoder::encode_again(variant, frame, &mut encoded);
+            let number = number + count;
+            Encoder::encode_again(variant, frame, Serial { epoch, number }, &mut encoded);
             rest = behind;
             count += 1;
         }

@@ -37,6 +37,7 @@ impl Engine {
         if kind == ChannelKind::ServerToUser {
             // It is the sign-in that is acknowledged.
             return Content::Entered {
+                serial: None,
                 replies: Vec::new(),
                 behind: None,
             };
@@ -78,6 +79,7 @@ impl Engine {
         if kind.is_cache() && !begins_elsewhere {
             replies.push(self.cached_text(app, name));
         }
+        let serial = position.map(|position| position.serial);
         let behind = stood.and_then(|(_, behind)| {
             let roster_changes = self.roster_changes(app, name);
             behind.map(|behind| Behind {
@@ -85,7 +87,11 @@ impl Engine {
                 ..behind
             })
         });
-        Content::Entered { replies, behind }
+        Content::Entered {
+            serial,
+            replies,
+            behind,
+        }
     }
 
     /// One who had come leaves.

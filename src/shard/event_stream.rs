@@ -2,12 +2,14 @@
 //!
 //! It is a connection like a WebSocket's, in a variant of its own: its frames are sent straight
 //! from the log. Whoever may sign a request to the API may read any channel that has no members.
+//! Where the channel has serials, each event has an id that tells the epoch and the serial; a reader
+//! that comes back names the last one that it got, and resumes like any other subscriber.
 
 use crate::base::metrics::Metric;
 use crate::wire::channel;
 use crate::wire::fallback::{self, Cors};
 use crate::wire::http::{self, Body, Request};
-use crate::wire::pusher::delivery::Begin;
+use crate::wire::pusher::delivery::{self, Begin, Serial};
 use crate::wire::signature::{self, SignedRequest};
 
 use super::Engine;
@@ -16,6 +18,15 @@ use super::connections::Protocol;
 use super::membership::Standing;
 use super::requests::Answer;
 use crate::hub::variant::Variant;
+
+/// Where a reader begins that says nothing of the last event that it got: `rewind=20`, `rewind=2m`.
+fn begin_of(query: Option<&str>) -> Option<Begin> {
+    let mut pairs = http::query_pairs(query.unwrap_or(""));
+    match pairs.find(|(name, _)| name == "rewind") {
+        Some((_, rewind)) => delivery::parse_rewind(&rewind),
+        None => Some(Begin::Head),
+    }
+}
 
 impl Engine {
     /// Opens a stream of the channel's events, or answers why not. `path` is what was signed.
@@ -59,6 +70,13 @@ impl Engine {
         if self.is_draining || self.is_over_capacity() {
             return Err(Answer::refusal(503, "Over capacity"));
         }
+        let last = request.header("Last-Event-ID");
+        let last = last.and_then(|last| std::str::from_utf8(last).ok());
+        let begin = match last.and_then(delivery::parse_serial) {
+            Some(serial) => Begin::After(serial),
+            None => begin_of(request.query())
+                .ok_or_else(|| Answer::refusal(400, "rewind is a number of events or a time"))?,
+        };
         let mut headers = Cors::new(request.header("Origin")).headers();
         headers.push(("Content-Type", "text/event-stream"));
         // nginx would gather the answer before it passes it on.
@@ -69,7 +87,7 @@ impl Engine {
         self.reply_bytes(slot, &head);
         self.connections[slot].variant = Variant::Sse;
         if self.enters(number, &name) {
-            self.come_in(slot, number, &name, None, Begin::Head);
+            self.come_in(slot, number, &name, None, begin);
         } else if self.subscribe(slot, number, &name) == Standing::Stands {
             self.confirm_subscription(slot, &name);
         }
@@ -79,9 +97,15 @@ impl Engine {
         Ok(Protocol::EventStream)
     }
 
-    pub(super) fn reply_to_reader(&mut self, slot: u32, text: &str) {
+    pub(super) fn is_reader(&self, slot: u32) -> bool {
+        self.connections[slot].variant == Variant::Sse
+    }
+
+    /// Sends a message to a reader, who comes back behind `serial` if nothing follows.
+    pub(super) fn reply_to_reader(&mut self, slot: u32, text: &[u8], serial: Option<Serial>) {
+        let text = std::str::from_utf8(text).expect("messages are JSON");
         let mut frame = Vec::new();
-        fallback::encode_event(text, &mut frame);
+        fallback::encode_event(text, serial, &mut frame);
         self.reply_bytes(slot, &frame);
     }
 

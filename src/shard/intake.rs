@@ -411,7 +411,7 @@ impl Engine {
                 self.reply_frame(slot, Opcode::Text, text);
             }
             Variant::Xhr => self.reply_to_session(slot, as_text()),
-            Variant::Sse => self.reply_to_reader(slot, as_text()),
+            Variant::Sse => self.reply_to_reader(slot, text, None),
         }
     }
 

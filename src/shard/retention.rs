@@ -12,11 +12,23 @@ use crate::hub::holdings::Moved;
 use crate::hub::letter::{Event, Origin};
 use crate::hub::retained::{Retained, Unknown};
 use crate::hub::variant::{self, Variant};
+use crate::wire::api::{self, PAGE_BYTES_MAX, Page, PageFacts};
 use crate::wire::channel::ChannelKind;
 use crate::wire::pusher::announcement::{SUBSCRIPTION_COUNT, subscription_count_data};
 use crate::wire::pusher::delivery::{Begin, Position, Recovery, Serial};
+use crate::wire::websocket;
 
 use super::Engine;
+
+/// The messages of plain frames that lie one after the other.
+fn texts(frames: &[u8]) -> impl Iterator<Item = &str> {
+    let mut rest = frames;
+    websocket::frame_lengths(frames).map(move |length| {
+        let (frame, behind) = rest.split_at(length);
+        rest = behind;
+        websocket::text_of(frame)
+    })
+}
 
 impl Engine {
     /// Whether the event gets a serial: those that are published do, where the channel has serials;
@@ -138,6 +150,59 @@ impl Engine {
             chunk,
             replies,
         }))
+    }
+
+    /// A page of what a channel with serials retains.
+    pub(super) fn history(&mut self, app: u16, name: &str, page: Page) -> Content {
+        let channel = self.open_retained(app, name);
+        let channel = channel.expect("only channels with serials are asked for pages");
+        let retained = self.retained_mut(channel);
+        let retained = retained.expect("it was just opened");
+        let (tail, head) = (retained.tail(), retained.next().number - 1);
+        let mut facts = PageFacts {
+            epoch: retained.epoch,
+            next: None,
+            tail,
+            head,
+            missed: None,
+        };
+        let (first, stop) = match page.is_backward {
+            false => {
+                let first = page.from.unwrap_or(tail);
+                facts.missed = (first < tail).then(|| (first, tail - 1));
+                let first = first.max(tail);
+                (first, first.saturating_add(page.limit))
+            }
+            true => {
+                let last = page.from.unwrap_or(head).min(head);
+                let first = (last + 1).saturating_sub(page.limit).max(tail);
+                (first, last + 1)
+            }
+        };
+        let bytes_max = match page.is_backward {
+            false => PAGE_BYTES_MAX,
+            // The newest of them are not known before all were looked at.
+            true => usize::MAX,
+        };
+        let runs = retained.frames(first, stop, bytes_max);
+        let mut events: Vec<&str> = runs.iter().flat_map(|run| texts(run)).collect();
+        if page.is_backward {
+            events.reverse();
+            let mut bytes = 0;
+            let fitting = events.iter().take_while(|event| {
+                bytes += event.len();
+                bytes <= PAGE_BYTES_MAX || bytes == event.len()
+            });
+            events.truncate(fitting.count());
+            let next = stop - 1 - events.len() as u64;
+            facts.next = (next >= tail).then_some(next);
+        } else {
+            facts.next = Some(first.min(head + 1) + events.len() as u64);
+        }
+        let mut body = Vec::new();
+        api::encode_page(&mut body, &facts, events);
+        self.weigh(channel);
+        Content::Body(body)
     }
 
     fn told_anew(

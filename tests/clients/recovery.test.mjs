@@ -6,9 +6,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
+import { Arrivals } from './bounded.mjs';
 import { authorizer, subscribed } from './clients.mjs';
 import { group, mark } from './group.mjs';
 import { signed } from './roster.mjs';
+import { APP } from './server.mjs';
 
 const KEPT = 'retained_channels = "kept-* private-kept-* presence-kept-* cache-kept-*"\n';
 
@@ -186,6 +188,146 @@ for (const shards of [1, 4]) {
       await raw.frames.find(({ event }) => event === 'pusher:error', 'an error');
       raw.send({ event: 'pusher:subscribe', data: { channel: name } });
       await raw.frames.find(({ event }) => event === 'pusher_internal:subscription_succeeded', 'an answer');
+    });
+  });
+}
+
+/** A stream of Server-Sent Events: `messages` has each as {id, ...message}. */
+async function stream(made, name, headers = {}, params = {}) {
+  const path = `/apps/${APP.id}/channels/${name}/events`;
+  const query = made.back.createSignedQueryString({ method: 'GET', path, params });
+  const ending = new AbortController();
+  const response = await fetch(`${made.server.url}${path}?${query}`, { headers: { Accept: 'text/event-stream', ...headers }, signal: ending.signal });
+  assert.equal(response.status, 200);
+  const messages = new Arrivals(`messages of the stream of ${name}`);
+  (async () => {
+    let text = '';
+    for await (const bytes of response.body.pipeThrough(new TextDecoderStream())) {
+      text += bytes;
+      for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
+        const fields = Object.fromEntries(text.slice(0, end).split('\n').map((line) => line.split(/: (.*)/s)));
+        text = text.slice(end + 2);
+        if (fields.data) messages.add({ id: fields.id, ...JSON.parse(fields.data) });
+      }
+    }
+  })().catch(() => messages.end('the stream ended'));
+  return { messages, end: () => ending.abort() };
+}
+
+/** A session over HTTP: `frames` has every message that its stream brings. */
+async function session(made) {
+  const name = Array.from({ length: 8 }, () => 'abcdefgh'[Math.floor(Math.random() * 8)]).join('');
+  const url = `${made.server.url}/pusher/app/${APP.key}/1/${name}`;
+  const ending = new AbortController();
+  const response = await fetch(`${url}/xhr_streaming?protocol=7&client=js&version=8.6.0`, { method: 'POST', signal: ending.signal });
+  assert.equal(response.status, 200);
+  const frames = new Arrivals('messages of the session');
+  (async () => {
+    let text = '';
+    for await (const bytes of response.body.pipeThrough(new TextDecoderStream())) {
+      const lines = (text + bytes).split('\n');
+      text = lines.pop();
+      for (const line of lines.filter((line) => line.startsWith('a'))) for (const message of JSON.parse(line.slice(1))) frames.add(JSON.parse(message));
+    }
+  })().catch(() => frames.end('the stream ended'));
+  await frames.find(({ event }) => event === 'pusher:connection_established', 'a greeting');
+  const send = async (message) => {
+    const answer = await fetch(`${url}/xhr_send`, { method: 'POST', body: JSON.stringify([JSON.stringify(message)]) });
+    assert.equal(answer.status, 204);
+  };
+  return { frames, send, end: () => ending.abort() };
+}
+
+for (const shards of [1, 4]) {
+  describe(`history and streams, ${shards} shards`, () => {
+    const made = group({ shards, config: KEPT });
+    const publish = async (name, from, to) => {
+      for (let n = from; n <= to; n += 1) await made.back.trigger(name, 'tick', n);
+    };
+    const page = async (name, params) => {
+      const answer = await made.back.get({ path: `/channels/${name}/events`, params });
+      assert.equal(answer.status, 200);
+      return answer.json();
+    };
+
+    test('pages go through everything, forward and backward, by serial', async () => {
+      const name = 'kept-history';
+      assert.deepEqual((await page(name, { limit: 5 })).events, []);
+      await publish(name, 1, 25);
+      const all = Array.from({ length: 25 }, (_, n) => ({ event: 'tick', channel: name, data: String(n + 1), serial: n + 1 }));
+      const forward = [];
+      for (let from = 1; from <= 25;) {
+        const { events, next, tail, head, epoch } = await page(name, { from, limit: 10 });
+        assert.match(epoch, /^[0-9a-f]{16}$/);
+        assert.deepEqual([tail, head, next], [1, 25, from + events.length]);
+        forward.push(...events);
+        from = next;
+      }
+      assert.deepEqual(forward, all);
+      const backward = [];
+      let next;
+      do {
+        const answer = await page(name, { direction: 'backward', limit: 10, ...(next === undefined ? {} : { from: next }) });
+        backward.push(...answer.events);
+        ({ next } = answer);
+      } while (next !== null);
+      assert.deepEqual(backward, all.toReversed());
+      // What is to come is asked for by the same number.
+      assert.deepEqual((await page(name, { from: 26 })).events, []);
+      await publish(name, 26, 26);
+      assert.deepEqual((await page(name, { from: 26 })).events.map(({ serial }) => serial), [26]);
+      // Two readers of it are told the same, whatever shard they come to.
+      const texts = await Promise.all(Array.from({ length: 8 }, async () => JSON.stringify(await page(name, { from: 1, limit: 1000 }))));
+      assert.equal(new Set(texts).size, 1);
+    });
+
+    test('what cannot be paged is refused', async () => {
+      const status = (name, params) => made.back.get({ path: `/channels/${name}/events`, params }).then(() => 200, (error) => error.status);
+      assert.equal(await status('plain', { from: 1 }), 404);
+      assert.equal(await status('kept-history', { limit: 0 }), 400);
+      assert.equal(await status('kept-history', { direction: 'sideways' }), 400);
+      const unsigned = await fetch(`${made.server.url}/apps/${APP.id}/channels/kept-history/events?from=1`);
+      assert.equal(unsigned.status, 401);
+      await unsigned.body.cancel();
+    });
+
+    test('a session over HTTP resumes like a WebSocket', async () => {
+      const name = 'kept-session';
+      const witness = await new Reader(await made.raw(), name).subscribe();
+      await publish(name, 1, 60);
+      const one = await session(made);
+      await one.send({ event: 'pusher:subscribe', data: { channel: name, resume: { epoch: witness.at.epoch, serial: 20 } } });
+      await one.frames.find(({ data }) => data === '60', 'the last event that was missed');
+      await publish(name, 61, 62);
+      await one.frames.find(({ data }) => data === '62', 'the last event');
+      const serials = one.frames.all.filter(({ event }) => event === 'tick').map(({ serial }) => serial);
+      assert.deepEqual(serials, Array.from({ length: 42 }, (_, n) => 21 + n));
+      one.end();
+    });
+
+    test('a stream of Server-Sent Events resumes behind the last id, and goes back', async () => {
+      const name = 'kept-stream';
+      const first = await stream(made, name);
+      const answer = await first.messages.find(({ event }) => event === 'pusher_internal:subscription_succeeded', 'an answer');
+      const { epoch } = JSON.parse(answer.data);
+      assert.equal(answer.id, `${epoch}:0`);
+      await publish(name, 1, 3);
+      const third = await first.messages.find(({ data }) => data === '3', 'the third event');
+      assert.equal(third.id, `${epoch}:3`);
+      first.end();
+      await publish(name, 4, 9);
+      const numbers = ({ messages }) => messages.all.filter(({ event }) => event === 'tick').map(({ id, serial, data }) => [id, serial, data]);
+      const expected = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => [`${epoch}:${from + n}`, from + n, String(from + n)]);
+      const again = await stream(made, name, { 'Last-Event-ID': third.id });
+      await again.messages.find(({ data }) => data === '9', 'the ninth event');
+      await publish(name, 10, 10);
+      await again.messages.find(({ data }) => data === '10', 'the tenth event');
+      assert.deepEqual(numbers(again), expected(4, 10));
+      const rewound = await stream(made, name, {}, { rewind: 4 });
+      await rewound.messages.find(({ data }) => data === '10', 'the tenth event');
+      assert.deepEqual(numbers(rewound), expected(7, 10));
+      again.end();
+      rewound.end();
     });
   });
 }

@@ -9,6 +9,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::attributes::{Attributes, USER_COUNT_NOT_APPLICABLE};
 use super::endpoint::Endpoint;
+use super::history::Page;
 use super::publish::{self, Event, EventLimits};
 use super::refusal::ApiError;
 use crate::base::dialect::Dialect;
@@ -33,6 +34,8 @@ pub enum Call<'a> {
         kind: ChannelKind,
         told: Attributes,
     },
+    /// Retained events of a channel.
+    History { name: Cow<'a, str>, page: Page },
     /// The members of a presence channel.
     Users {
         name: Cow<'a, str>,
@@ -88,6 +91,11 @@ impl<'a> Call<'a> {
                 let (channel, _) = channel_name(channel, limits)?;
                 let event = publish::parse_channel_event(channel, body, query, limits)?;
                 Ok(one(event, PublishForm::ChannelEvent))
+            }
+            Endpoint::ChannelHistory { channel } => {
+                let (name, _) = channel_name(channel, limits)?;
+                let page = Page::parse(query)?;
+                Ok(Self::History { name, page })
             }
             Endpoint::Channels => channels(query, dialect),
             Endpoint::Channel { channel } => {

@@ -13,6 +13,9 @@ pub enum Endpoint<'a> {
     BatchEvents,
     /// `POST /channels/C/events`, deprecated.
     ChannelEvents { channel: &'a str },
+    /// `GET /channels/C/events` where it asks for a page; else it opens a stream, which is none of
+    /// these calls.
+    ChannelHistory { channel: &'a str },
     /// `GET /channels`
     Channels,
     /// `GET /channels/C`
@@ -66,7 +69,8 @@ impl<'a> Endpoint<'a> {
             | Self::BatchEvents
             | Self::ChannelEvents { .. }
             | Self::TerminateConnections { .. } => "POST",
-            Self::Channels
+            Self::ChannelHistory { .. }
+            | Self::Channels
             | Self::Channel { .. }
             | Self::ChannelUsers { .. }
             | Self::ChannelStats { .. } => "GET, HEAD",

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `endpoint` | which call a method and a path make |
 //! | `call` | the call, with its query and its body read and checked |
+//! | `history` | pages of retained events |
 //! | `publish` | the bodies of publishing calls |
 //! | `attributes` | what an answer tells of a channel |
 //! | `answer` | the bodies of answers |
@@ -16,6 +17,7 @@ mod answer;
 mod attributes;
 mod call;
 mod endpoint;
+mod history;
 mod publish;
 mod refusal;
 
@@ -27,6 +29,7 @@ pub use answer::{
 pub use attributes::Attributes;
 pub use call::{Call, PublishForm};
 pub use endpoint::{Endpoint, NoEndpoint, StatusPage};
+pub use history::{PAGE_BYTES_MAX, Page, PageFacts, asks_for_page, encode_page};
 pub use publish::{
     ChannelNames, Event, EventLimits, parse_batch, parse_channel_event, parse_event,
 };

@@ -3,19 +3,26 @@
 //! An event's message is the `data` of one Server-Sent Event, again as one HTTP chunk:
 //!
 //! ```text
-//! data: {"event":"my-event","channel":"room","data":"{}"}\n
+//! id: 00c0ffee00c0ffee:41\n
+//! data: {"event":"my-event","channel":"room","data":"{}","serial":41}\n
 //! \n
 //! ```
+//!
+//! Where the channel has no serials, there is no id.
 
 use super::frame;
+use crate::wire::pusher::delivery::Serial;
 
 /// A comment, which keeps proxies and readers from taking silence for an end.
 pub const SSE_HEARTBEAT: &[u8] = b"00000003\r\n:\n\n\r\n";
 
 /// Appends one message as an event. JSON has line ends only where it may have blanks, so they
 /// become blanks: the message stays one line.
-pub fn encode_event(message: &str, out: &mut Vec<u8>) {
+pub fn encode_event(message: &str, id: Option<Serial>, out: &mut Vec<u8>) {
     let start = frame::begin(out);
+    if let Some(id) = id {
+        out.extend_from_slice(format!("id: {id}\n").as_bytes());
+    }
     out.extend_from_slice(DATA);
     let text = out.len();
     out.extend_from_slice(message.as_bytes());
@@ -28,7 +35,7 @@ pub fn encode_event(message: &str, out: &mut Vec<u8>) {
     frame::end(start, out);
 }
 
-/// Bytes that [`encode_event`] appends.
+/// Bytes that [`encode_event`] appends without an id.
 pub fn event_length(message: &str) -> usize {
     frame::FRAMING_BYTES + DATA.len() + message.len() + END.len()
 }
@@ -50,15 +57,24 @@ mod tests {
     fn a_message_is_one_event_of_one_line() {
         let mut out = Vec::new();
         let message = "{\"event\":\"a\",\r\n\"data\":{\"x\":\n1}}";
-        encode_event(message, &mut out);
+        encode_event(message, None, &mut out);
         let body = "data: {\"event\":\"a\",  \"data\":{\"x\": 1}}\n\n";
         let expected = format!("{:08x}\r\n{body}\r\n", body.len());
         assert_eq!(String::from_utf8(out.clone()).unwrap(), expected);
         assert_eq!(out.len(), event_length(message));
-        encode_event("{}", &mut out);
+        encode_event("{}", None, &mut out);
         out.extend_from_slice(SSE_HEARTBEAT);
         let lengths: Vec<usize> = frame::frame_lengths(&out).collect();
         assert_eq!(lengths, [event_length(message), event_length("{}"), 15]);
+        out.clear();
+        let id = Serial {
+            epoch: 255,
+            number: 7,
+        };
+        encode_event("{}", Some(id), &mut out);
+        let body = "id: 00000000000000ff:7\ndata: {}\n\n";
+        let expected = format!("{:08x}\r\n{body}\r\n", body.len());
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]

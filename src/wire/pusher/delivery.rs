@@ -8,6 +8,8 @@
 //! <- {"event":"my-event","channel":"room","data":"{}","serial":42}
 //! ```
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -91,6 +93,24 @@ pub(super) fn parse_begin(
     }
 }
 
+/// Reads what a [`Serial`] is written as where it stands alone: `EPOCH:NUMBER`.
+pub fn parse_serial(text: &str) -> Option<Serial> {
+    let (epoch, number) = text.split_once(':')?;
+    let is_digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    Some(Serial {
+        epoch: parse_epoch(epoch)?,
+        number: number.parse().ok().filter(|_| is_digits)?,
+    })
+}
+
+/// Reads a number of events or a time.
+pub fn parse_rewind(text: &str) -> Option<Begin> {
+    match text.parse() {
+        Ok(messages) => Some(Begin::Messages(messages)),
+        Err(_) => parse_time(text).map(Begin::Seconds),
+    }
+}
+
 /// `90s`, `2m`, `1h`, `3d`: in seconds.
 pub fn parse_time(text: &str) -> Option<u32> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -104,6 +124,12 @@ pub fn parse_time(text: &str) -> Option<u32> {
     let is_digits = number.bytes().all(|byte| byte.is_ascii_digit());
     let number: u32 = number.parse().ok().filter(|_| is_digits)?;
     number.checked_mul(unit_s)
+}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:016x}:{}", self.epoch, self.number)
+    }
 }
 
 impl Position {
@@ -218,6 +244,18 @@ mod tests {
         }
         for text in ["", "m", "2", "-2m", "+2m", "2 m", "2w", "9999999d", "é"] {
             assert_eq!(parse_time(text), None, "{text}");
+        }
+        assert_eq!(parse_rewind("12"), Some(Begin::Messages(12)));
+        assert_eq!(parse_rewind("12m"), Some(Begin::Seconds(720)));
+        assert_eq!(parse_rewind("-1"), None);
+        let serial = Serial {
+            epoch: 255,
+            number: 12,
+        };
+        assert_eq!(serial.to_string(), "00000000000000ff:12");
+        assert_eq!(parse_serial("00000000000000ff:12"), Some(serial));
+        for text in ["", ":", "ff:12", "00000000000000ff:", "00000000000000ff:+1"] {
+            assert_eq!(parse_serial(text), None, "{text}");
         }
         assert_eq!(parse_epoch("00000000000000fF"), Some(255));
         for text in ["", "ff", "+0000000000000ff", "000000000000000000ff"] {
