@@ -55,7 +55,9 @@ const PLAIN_EVERY_S: f64 = 5.0;
 const BAR_STEPS: u64 = 1_000;
 /// The lines fit into a terminal of 80 columns.
 const COLUMNS: usize = 80;
-const GAUGE_CELLS: usize = 10;
+const GAUGE_CELLS: usize = 8;
+/// `core 0 (generator)`.
+const GAUGE_NAME: usize = 18;
 
 impl View {
     pub fn new() -> View {
@@ -216,15 +218,15 @@ fn per_second(rate: Option<f64>) -> String {
     )
 }
 
-/// `shard 0      ███████▌░░  75 %`, 35 columns wide.
+/// `shard 0            ██████░░   75 %`, 34 columns wide.
 fn gauge(name: &str, share: f64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = (share.clamp(0.0, 1.0) * (GAUGE_CELLS * 8) as f64).round() as usize;
     let (full, part) = (eighths / 8, eighths % 8);
     let used = full + usize::from(part > 0);
-    let name: String = name.chars().take(14).collect();
+    let name: String = name.chars().take(GAUGE_NAME).collect();
     format!(
-        "{name:<14} {}{}{} {:>6}",
+        "{name:<GAUGE_NAME$} {}{}{} {:>6}",
         "█".repeat(full),
         EIGHTHS[part],
         "░".repeat(GAUGE_CELLS - used),
@@ -263,8 +265,8 @@ search: 800 messages a second to 10,000 subscribers                         17 s
 rate             800/s published       7.80 M/s delivered     312 k behind
 delay          20.1 ms p50              61.2 ms p99
 clients         10,000 open           no errors
-busy    shard 0        █████████▎   92 %  shard 1        ▌░░░░░░░░░  5.1 %
-        clients        ██████████  100 %";
+busy    shard 0            ███████▍   92 %  shard 1            ▍░░░░░░░  5.1 %
+        clients            ████████  100 %";
         let text = format!("{}\n{}", heading(&moment()), body(&moment()));
         assert_eq!(text, expected);
         for width in text.lines().map(|line| line.chars().count()) {
@@ -296,7 +298,7 @@ busy    shard 0        █████████▎   92 %  shard 1        ▌
     fn long_names_and_wild_shares_keep_their_columns() {
         for share in [-1.0, 0.0, 0.001, 0.5, 0.999, 1.0, 1.7] {
             let text = gauge("a thread with a long name", share);
-            assert_eq!(text.chars().count(), 32, "{text}");
+            assert_eq!(text.chars().count(), 34, "{text}");
         }
         let moment = Moment {
             phase: "x".repeat(200),

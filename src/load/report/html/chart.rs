@@ -375,7 +375,7 @@ impl Range {
         let (low, high, is_log) = match scale {
             Scale::Zero => (0.0, high * 1.05, false),
             Scale::Fit => (low, high, false),
-            Scale::Log => (low / 1.25, high * 1.25, true),
+            Scale::Log => (round_below(low), round_above(high), true),
             Scale::Between(low, high) => (low, high, false),
         };
         // One value alone still needs a place.
@@ -402,9 +402,13 @@ impl Range {
             true => self.powers(),
             false => self.round_numbers(),
         };
-        at.into_iter()
+        let mut ticks: Vec<(f64, String)> = at
+            .into_iter()
             .map(|at| (at, trimmed(&(axis.text)(at))))
-            .collect()
+            .collect();
+        // Ticks that are nearer to each other than their text can say.
+        ticks.dedup_by(|later, earlier| later.1 == earlier.1);
+        ticks
     }
 
     /// Some five round numbers.
@@ -442,6 +446,26 @@ impl Range {
         all.filter(|at| (self.low..=self.high).contains(at))
             .collect()
     }
+}
+
+/// 1, 2 or 5 times a power of ten, below a value, so that an axis begins and ends with a tick however near its values
+/// are to each other.
+fn round_below(value: f64) -> f64 {
+    let power = 10_f64.powf(value.log10().floor());
+    let factors = [5.0, 2.0, 1.0].into_iter();
+    let below = factors
+        .map(|factor| factor * power)
+        .find(|round| *round < value);
+    below.unwrap_or(power / 2.0)
+}
+
+fn round_above(value: f64) -> f64 {
+    let power = 10_f64.powf(value.log10().floor());
+    let factors = [2.0, 5.0, 10.0].into_iter();
+    let above = factors
+        .map(|factor| factor * power)
+        .find(|round| *round > value);
+    above.unwrap_or(power * 20.0)
 }
 
 /// `20.0 ms` as `20 ms`: beside an axis the zeros say nothing.
@@ -504,13 +528,17 @@ mod tests {
         assert_eq!(texts(Scale::Zero, &[97.0]), ["0", "50", "100"]);
         assert_eq!(texts(Scale::Zero, &[12.3]), ["0", "5", "10"]);
         assert_eq!(
-            texts(Scale::Log, &[1.0, 50.0]),
+            texts(Scale::Log, &[1.1, 49.0]),
             ["1", "2", "5", "10", "20", "50"]
         );
-        assert_eq!(
-            texts(Scale::Log, &[1.0, 1_000.0]),
-            ["1", "10", "100", "1000"]
-        );
+        assert_eq!(texts(Scale::Log, &[28.0, 30.0]), ["20", "50"]);
+        assert_eq!(texts(Scale::Log, &[10.0]), ["5", "10", "20"]);
+        assert_eq!(texts(Scale::Log, &[1.1, 999.0]), ["1", "10", "100", "1000"]);
+        let mut seconds = axis(Scale::Fit);
+        seconds.text = |seconds| format!("{seconds:.0} s");
+        let range = Range::of(Scale::Fit, [2.3, 3.4].into_iter()).unwrap();
+        let texts = range.ticks(&seconds).into_iter().map(|(_, text)| text);
+        assert_eq!(texts.collect::<Vec<_>>(), ["2 s", "3 s"]);
     }
 
     #[test]

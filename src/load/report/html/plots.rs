@@ -136,12 +136,16 @@ fn percentiles(name: &str, colour: usize, latencies: Option<&LatencyHistogram>) 
 
 /// Every step: its load and its p99, kept or not.
 fn loads(results: &Results) -> Chart {
-    let measured: Vec<(usize, &Step)> = results
+    let mut measured: Vec<(usize, &Step)> = results
         .steps
         .iter()
         .enumerate()
         .filter(|(_, step)| step.offered_per_s.is_some() && verdict::has_figures(results, step))
         .collect();
+    // One load alone is no curve.
+    if measured.len() < 2 {
+        measured.clear();
+    }
     let series = |name: &str, colour, mark, wanted: &dyn Fn(usize, &Step) -> bool| {
         let mut points = Vec::new();
         let mut words = Vec::new();
