@@ -51,7 +51,7 @@ impl Dialect for Mqtt {
             let head = upgrade::agreed(bytes)?;
             return Ok(head.map(|length| {
                 speaker.stage = TALKING;
-                append(out, &connect(speaker.client));
+                append(out, &connect());
                 (length, Heard::Nothing)
             }));
         }
@@ -97,13 +97,14 @@ fn append(out: &mut Vec<u8>, packet: &[u8]) {
 /// Packets that want an answer have a number. There is one such packet at a time.
 const PACKET_NUMBER: [u8; 2] = [0, 1];
 
-/// A clean session without a keep-alive, so that an idle client stays (section 3.1).
-fn connect(client: u64) -> Vec<u8> {
+/// A clean session without a keep-alive, so that an idle client stays, and without a name, so that the server gives
+/// each its own (section 3.1.3.1): who comes with the name of another takes its place.
+fn connect() -> Vec<u8> {
     let mut body = text("MQTT");
     let level = 4;
     let clean_session = 0b10;
     body.extend([level, clean_session, 0, 0]);
-    body.extend(text(&format!("client-{client}")));
+    body.extend(text(""));
     packet(0x10, &body)
 }
 
@@ -201,10 +202,7 @@ mod tests {
 
     #[test]
     fn a_client_says_what_the_standard_shows() {
-        assert_eq!(
-            connect(7),
-            b"\x10\x14\x00\x04MQTT\x04\x02\x00\x00\x00\x08client-7"
-        );
+        assert_eq!(connect(), b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00");
         assert_eq!(subscribe("room"), b"\x82\x09\x00\x01\x00\x04room\x00");
         assert_eq!(publish("room", "hi"), b"\x30\x08\x00\x04roomhi");
     }
@@ -245,7 +243,7 @@ mod tests {
         ];
         assert_eq!(all, expected);
         assert!(rest.is_empty());
-        assert!(out.ends_with(&connect(0)));
+        assert!(out.ends_with(&connect()));
     }
 
     #[test]

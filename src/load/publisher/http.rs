@@ -30,8 +30,8 @@ pub struct App {
 pub enum Form {
     /// The Pusher HTTP API below this path prefix (often empty), signed.
     Pusher { prefix: String, app: App },
-    /// The data itself as the body of a POST; `{channel}` in the path stands for the channel.
-    Raw { path: String },
+    /// A POST. `{channel}` stands for the channel in path and body, and `{data}` in the body for the data.
+    Raw { path: String, body: String },
 }
 
 /// One event to publish.
@@ -70,6 +70,8 @@ pub struct HttpConnection<Tag> {
     event: String,
     /// Calls that may be unanswered at once.
     window: usize,
+    /// What the server's last answer said: whether the connection stays. Nothing was answered yet where it is none.
+    stays: Option<bool>,
     unanswered: VecDeque<Tag>,
     unsent: Vec<u8>,
     unread: Vec<u8>,
@@ -82,9 +84,7 @@ impl<Tag> HttpConnection<Tag> {
         event: &str,
         window: usize,
     ) -> io::Result<HttpConnection<Tag>> {
-        let socket = TcpStream::connect(host)?;
-        socket.set_nodelay(true)?;
-        socket.set_nonblocking(true)?;
+        let socket = open(host)?;
         let signer = match &form {
             Form::Pusher { app, .. } => Some(Signer::new(app.secret.as_bytes())),
             Form::Raw { .. } => None,
@@ -96,6 +96,7 @@ impl<Tag> HttpConnection<Tag> {
             signer,
             event: event.to_owned(),
             window: window.max(1),
+            stays: None,
             unanswered: VecDeque::new(),
             unsent: Vec::new(),
             unread: Vec::new(),
@@ -108,7 +109,16 @@ impl<Tag> HttpConnection<Tag> {
 
     /// The next call may be made.
     pub fn is_open(&self) -> bool {
-        self.unsent.is_empty() && self.unanswered.len() < self.window
+        self.unsent.is_empty() && self.unanswered.len() < self.window_now()
+    }
+
+    /// What is pipelined behind an answer that ends the connection is lost, and nobody knows whether it was carried out.
+    /// So calls are pipelined when the server has shown that it keeps connections.
+    fn window_now(&self) -> usize {
+        match self.stays {
+            Some(true) => self.window,
+            Some(false) | None => 1,
+        }
     }
 
     pub fn has_unsent(&self) -> bool {
@@ -136,17 +146,19 @@ impl<Tag> HttpConnection<Tag> {
                 let (call, body) = self.call(events);
                 signed(app, signer, self.host, "POST", prefix, call, &body)
             }
-            (Form::Raw { path }, _) => {
+            (Form::Raw { path, body }, _) => {
                 let [event] = events else {
                     unreachable!("a raw call carries one event");
                 };
                 let path = path.replace("{channel}", &event.channel);
+                let body = body
+                    .replace("{channel}", &event.channel)
+                    .replace("{data}", &event.data);
                 format!(
                     "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: text/plain\r\n\
-                     Content-Length: {}\r\n\r\n{}",
+                     Content-Length: {}\r\n\r\n{body}",
                     self.host,
-                    event.data.len(),
-                    event.data
+                    body.len()
                 )
             }
             (Form::Pusher { .. }, None) => unreachable!("connect made a signer for it"),
@@ -224,10 +236,22 @@ impl<Tag> HttpConnection<Tag> {
             };
             answers.push(Answered { tag, outcome });
             taken += answer.end;
+            self.stays = Some(answer.stays);
         }
         self.unread.drain(..taken);
+        if taken > 0 && self.stays == Some(false) {
+            self.socket = open(self.host)?;
+            self.unread.clear();
+        }
         Ok(())
     }
+}
+
+fn open(host: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(host)?;
+    socket.set_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// Asks the HTTP API on a connection of its own; gives the body of a 200.
@@ -289,6 +313,8 @@ struct Answer {
     status: u16,
     body_start: usize,
     end: usize,
+    /// The server keeps the connection.
+    stays: bool,
 }
 
 /// The first answer in `bytes`, if it is whole. Its body has a length, is chunked, or there is none
@@ -322,11 +348,14 @@ fn first_answer(bytes: &[u8]) -> io::Result<Option<Answer>> {
             .and_then(|length| length.trim().parse().ok())
             .ok_or_else(|| io::Error::other("an answer without a length"))?
     };
+    let stays =
+        !value("connection").is_some_and(|words| words.trim().eq_ignore_ascii_case("close"));
     let end = body_start + body_bytes;
     Ok((end <= bytes.len()).then_some(Answer {
         status,
         body_start,
         end,
+        stays,
     }))
 }
 

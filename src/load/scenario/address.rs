@@ -26,6 +26,30 @@ impl Address {
         let app = app(settings);
         let (speech, prefix) = match settings.dialect {
             Dialect::Bytes => (Speech::Bytes, String::new()),
+            Dialect::Plain => (
+                Speech::Plain {
+                    path: place.path.clone(),
+                },
+                String::new(),
+            ),
+            Dialect::Nats => (
+                Speech::Nats {
+                    path: place.path.clone(),
+                },
+                String::new(),
+            ),
+            Dialect::Mqtt => (
+                Speech::Mqtt {
+                    path: place.path.clone(),
+                },
+                String::new(),
+            ),
+            Dialect::SocketIo => (
+                Speech::SocketIo {
+                    path: place.path.clone(),
+                },
+                String::new(),
+            ),
             Dialect::Pusher => {
                 let (prefix, path) = pusher_path(&place.path, &app.key);
                 let mut pusher = Pusher::new(&app.key, Some(&app.secret));
@@ -43,12 +67,19 @@ impl Address {
                 let prefix = place.path.trim_end_matches('/').to_owned();
                 Some((place.socket, Form::Pusher { prefix, app }))
             }
-            (Some(url), Dialect::Bytes) => {
-                let place = Place::parse(url, "http")?;
-                Some((place.socket, Form::Raw { path: place.path }))
-            }
             (None, Dialect::Pusher) => Some((place.socket, Form::Pusher { prefix, app })),
-            (None, Dialect::Bytes) => None,
+            (
+                Some(url),
+                Dialect::Bytes | Dialect::Plain | Dialect::Nats | Dialect::Mqtt | Dialect::SocketIo,
+            ) => {
+                let Place { socket, path } = Place::parse(url, "http")?;
+                let body = settings.publish_body.clone();
+                Some((socket, Form::Raw { path, body }))
+            }
+            (
+                None,
+                Dialect::Bytes | Dialect::Plain | Dialect::Nats | Dialect::Mqtt | Dialect::SocketIo,
+            ) => None,
         };
         Ok(Address {
             url: url.to_owned(),
@@ -196,7 +227,8 @@ mod tests {
         let (socket, form) = address.publish.unwrap();
         assert_eq!(socket, "127.0.0.1:9000".parse().unwrap());
         let path = "/pub?id={channel}".to_owned();
-        assert_eq!(form, Form::Raw { path });
+        let body = "{data}".to_owned();
+        assert_eq!(form, Form::Raw { path, body });
     }
 
     #[test]

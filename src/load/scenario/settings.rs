@@ -73,6 +73,15 @@ pub enum Dialect {
     Pusher,
     /// Nothing: connect and read.
     Bytes,
+    /// WebSocket and nothing in it; {channel} in the target's path is replaced.
+    Plain,
+    /// NATS over WebSocket.
+    Nats,
+    /// MQTT 3.1.1 over WebSocket, messages at most once.
+    Mqtt,
+    /// socket.io over WebSocket, channels as rooms.
+    #[value(name = "socketio")]
+    SocketIo,
 }
 
 /// How many clients decode every frame.
@@ -185,15 +194,18 @@ pub struct Target {
     /// another dialect than pusher it takes the data as the body of a POST; {channel} in it is replaced
     #[arg(long, value_name = "URL")]
     pub publish: Option<String>,
+    /// The body of a publish where the dialect is not pusher; {data} and {channel} in it are replaced
+    #[arg(long, value_name = "TEXT", default_value = "{data}")]
+    pub publish_body: String,
     #[arg(long, default_value = "1001")]
     pub app_id: String,
     #[arg(long, default_value = "app-key")]
     pub app_key: String,
     #[arg(long, default_value = "app-secret")]
     pub app_secret: String,
-    /// The target's process, if it is on this machine: its CPU time and memory are shown
-    #[arg(long)]
-    pub pid: Option<u32>,
+    /// The target's processes, if it is on this machine: their CPU time and memory are shown
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub pid: Vec<u32>,
     /// What to call the target in reports
     #[arg(long)]
     pub name: Option<String>,

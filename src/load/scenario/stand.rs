@@ -9,7 +9,9 @@ use super::crowd::Crowd;
 use super::record::Record;
 use super::settings::{Common, Decode, Load, PublishBy};
 use crate::load::machine;
-use crate::load::orders::{Access, CLIENTS_PER_RING, Channels, Glance, Orders, Sample, Settled};
+use crate::load::orders::{
+    Access, CLIENTS_PER_RING, Channels, Glance, Orders, Sample, Settled, Speech,
+};
 use crate::load::publisher::{self, Publisher};
 use crate::load::result::{Core, Network, Role, Started, Target};
 use crate::load::server::{self, Server};
@@ -99,8 +101,8 @@ pub struct Stand {
     pub publisher: Option<Publisher>,
     pub crowd: Crowd,
     pub server: Option<Server>,
-    /// The server's process, where it is known.
-    pub pid: Option<u32>,
+    /// The server's processes, where they are known.
+    pub pids: Vec<u32>,
     pub target: Target,
     pub network: Network,
     pub cores: Vec<Core>,
@@ -124,7 +126,10 @@ impl Stand {
                 (Some(server), address)
             }
         };
-        let pid = server.as_ref().map(Server::pid).or(common.target.pid);
+        let pids = match &server {
+            Some(server) => vec![server.pid()],
+            None => common.target.pid.clone(),
+        };
         let is_local = address.clients.ip().is_loopback();
         let orders = Orders {
             target: address.clients,
@@ -152,7 +157,7 @@ impl Stand {
         Ok(Stand {
             publisher,
             crowd,
-            pid,
+            pids,
             target: target(common, &address, server.as_ref(), &cores),
             network: match is_local {
                 true => Network::Loopback,
@@ -191,11 +196,19 @@ impl Stand {
 
     /// CPU time of the server's process so far.
     pub fn server_cpu_ns(&self) -> io::Result<Option<u64>> {
-        self.pid.map(machine::cpu_ns).transpose()
+        self.sum_over_processes(machine::cpu_ns)
     }
 
     pub fn server_resident_bytes(&self) -> io::Result<Option<u64>> {
-        self.pid.map(machine::resident_bytes).transpose()
+        self.sum_over_processes(machine::resident_bytes)
+    }
+
+    fn sum_over_processes(&self, figure: fn(u32) -> io::Result<u64>) -> io::Result<Option<u64>> {
+        let mut sum = None;
+        for pid in &self.pids {
+            sum = Some(sum.unwrap_or(0) + figure(*pid)?);
+        }
+        Ok(sum)
     }
 
     pub fn generator_resident_bytes(&self) -> io::Result<u64> {
@@ -388,6 +401,17 @@ fn publisher_orders(
             ));
         }
     };
+    let has_events = match &address.speech {
+        Speech::Bytes | Speech::Plain { .. } => false,
+        Speech::Pusher(_) | Speech::Nats { .. } | Speech::Mqtt { .. } | Speech::SocketIo { .. } => {
+            true
+        }
+    };
+    if publishing.by != PublishBy::Http && !has_events {
+        return Err(io::Error::other(
+            "clients of this dialect cannot publish: --publish-by http",
+        ));
+    }
     Ok(publisher::Orders {
         core,
         channels: (0..count).map(|index| need.channels.name(index)).collect(),
@@ -421,7 +445,7 @@ fn target(common: &Common, address: &Address, server: Option<&Server>, cores: &C
         None => (
             address.clients.to_string(),
             Started::Elsewhere {
-                pid: common.target.pid,
+                pid: common.target.pid.first().copied(),
             },
         ),
     };

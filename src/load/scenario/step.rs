@@ -88,7 +88,7 @@ pub fn warm_up(stand: &mut Stand) -> io::Result<()> {
 pub fn measure(stand: &mut Stand, offer: &Offer, record: &mut Record) -> io::Result<Measured> {
     stand.crowd.all(Command::Begin { frame_bytes: None })?;
     let cpu_before_ns = stand.server_cpu_ns()?;
-    let threads_before = stand.pid.map(ThreadTimes::read).transpose()?;
+    let threads_before = server_threads(stand)?;
     let schedule = Schedule {
         start_ns: monotonic_ns() + LEAD_NS,
         per_second: offer.per_second,
@@ -113,7 +113,7 @@ pub fn measure(stand: &mut Stand, offer: &Offer, record: &mut Record) -> io::Res
     running.drain(stand, record, &tally)?;
     let drained_ns = monotonic_ns();
     let cpu_ns = stand.server_cpu_ns()?;
-    let threads = stand.pid.map(ThreadTimes::read).transpose()?;
+    let threads = server_threads(stand)?;
     thread::sleep(AFTERMATH);
     let count = stand.crowd.report()?;
     running.end_second(stand, &tally, count.messages, drained_ns)?;
@@ -138,6 +138,13 @@ pub fn measure(stand: &mut Stand, offer: &Offer, record: &mut Record) -> io::Res
         timeline: running.timeline,
         answers: &running.answers,
     }))
+}
+
+fn server_threads(stand: &Stand) -> io::Result<Option<ThreadTimes>> {
+    match stand.pids.as_slice() {
+        [] => Ok(None),
+        pids => ThreadTimes::read(pids).map(Some),
+    }
 }
 
 struct Running<'a> {

@@ -65,7 +65,7 @@ fn core_ticks(text: &str) -> BTreeMap<u32, Ticks> {
     cores
 }
 
-/// CPU time of a process's threads so far.
+/// CPU time of some processes' threads so far.
 #[derive(Clone, Debug)]
 pub struct ThreadTimes {
     at_ns: u64,
@@ -73,11 +73,13 @@ pub struct ThreadTimes {
 }
 
 impl ThreadTimes {
-    pub fn read(pid: u32) -> io::Result<ThreadTimes> {
-        Ok(ThreadTimes {
-            at_ns: monotonic_ns(),
-            threads: machine::threads(pid)?,
-        })
+    pub fn read(pids: &[u32]) -> io::Result<ThreadTimes> {
+        let at_ns = monotonic_ns();
+        let mut threads = Vec::new();
+        for pid in pids {
+            threads.extend(machine::threads(*pid)?);
+        }
+        Ok(ThreadTimes { at_ns, threads })
     }
 
     /// Each thread's name and its share of one core since `before`, in the order of their ids.
@@ -115,8 +117,8 @@ mod tests {
 
     #[test]
     fn this_thread_is_among_those_of_this_process() {
-        let before = ThreadTimes::read(std::process::id()).unwrap();
-        let after = ThreadTimes::read(std::process::id()).unwrap();
+        let before = ThreadTimes::read(&[std::process::id()]).unwrap();
+        let after = ThreadTimes::read(&[std::process::id()]).unwrap();
         assert!(!after.since(&before).is_empty());
     }
 }
