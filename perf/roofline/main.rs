@@ -66,6 +66,8 @@ struct Options {
 const LOG_BYTES_MAX: u64 = 64 << 20;
 /// What one run sends at most, so that runs with large messages end.
 const RUN_BYTES_MAX: u64 = 4 << 30;
+/// A paced run with larger messages has fewer of them a second, or it would not keep its pace.
+const PACED_BYTES_PER_SECOND_MAX: f64 = 256e6;
 /// Messages of a hot run, each of them due when it begins.
 const HOT_MESSAGES: u64 = 50_000;
 
@@ -78,28 +80,34 @@ struct Load {
 
 #[derive(Clone, Copy)]
 enum Pace {
+    /// So many messages a second arrive, so slowly that each visit takes one.
+    Paced(f64),
     /// So many messages a second arrive, and a visit takes all that have.
-    Scheduled(f64),
+    FlatOut(f64),
     /// Everything has arrived, and a visit takes one message.
     Hot,
 }
 
 impl Load {
     fn schedule(&self, data_bytes: usize, seconds: u64) -> Schedule {
+        let (data, sockets) = (data_bytes as u64, self.sockets as u64);
+        let scheduled = |per_second: f64| (per_second * seconds as f64).max(1.0) as u64;
         let (messages, per_second) = match self.pace {
-            Pace::Scheduled(per_second) => {
-                ((per_second * seconds as f64).max(1.0) as u64, per_second)
+            Pace::Paced(per_second) => {
+                let most = PACED_BYTES_PER_SECOND_MAX / (data * sockets) as f64;
+                let per_second = per_second.min(most);
+                (scheduled(per_second), per_second)
             }
+            Pace::FlatOut(per_second) => (scheduled(per_second), per_second),
             Pace::Hot => (HOT_MESSAGES, 1e9),
         };
-        let (data, sockets) = (data_bytes as u64, self.sockets as u64);
         let most = (LOG_BYTES_MAX / data).min(RUN_BYTES_MAX / (data * sockets));
         Schedule {
             messages: messages.min(most.max(1)),
             per_second,
             data_bytes,
             one_a_visit: match self.pace {
-                Pace::Scheduled(_) => false,
+                Pace::Paced(_) | Pace::FlatOut(_) => false,
                 Pace::Hot => true,
             },
         }
@@ -114,10 +122,15 @@ fn main() -> io::Result<()> {
     }
     let options = Options::parse();
     let mut report = options.generator.begin("roofline");
-    for (title, loads) in [("paced", &options.paced), ("flat out", &options.flat_out)] {
-        for load in loads {
-            measure(&options, title, parse(load)?, &mut report)?;
-        }
+    for load in &options.paced {
+        let (sockets, per_second) = parse(load)?;
+        let pace = Pace::Paced(per_second);
+        measure(&options, "paced", Load { sockets, pace }, &mut report)?;
+    }
+    for load in &options.flat_out {
+        let (sockets, per_second) = parse(load)?;
+        let pace = Pace::FlatOut(per_second);
+        measure(&options, "flat out", Load { sockets, pace }, &mut report)?;
     }
     for sockets in &options.hot {
         let load = Load {
@@ -129,19 +142,19 @@ fn main() -> io::Result<()> {
     report.finish()
 }
 
-fn parse(text: &str) -> io::Result<Load> {
-    let load = text.split_once('x').and_then(|(sockets, per_second)| {
-        Some(Load {
-            sockets: sockets.parse().ok()?,
-            pace: Pace::Scheduled(per_second.parse().ok()?),
-        })
-    });
+/// Sockets, and messages a second.
+fn parse(text: &str) -> io::Result<(usize, f64)> {
+    let load = text
+        .split_once('x')
+        .and_then(|(sockets, per_second)| Some((sockets.parse().ok()?, per_second.parse().ok()?)));
     load.ok_or_else(|| io::Error::other(format!("{text}: SOCKETSxPER_SECOND, please")))
 }
 
 fn measure(options: &Options, title: &str, load: Load, report: &mut Report) -> io::Result<()> {
     let pace = match load.pace {
-        Pace::Scheduled(per_second) => format!("{per_second} messages a second"),
+        Pace::Paced(per_second) | Pace::FlatOut(per_second) => {
+            format!("{per_second} messages a second")
+        }
         Pace::Hot => "one message a visit, visit after visit".to_owned(),
     };
     report.say(format_args!(
