@@ -241,7 +241,7 @@ fn open(
             ));
         }
         held = settled.clients as usize;
-        progress(held, options.connections, available);
+        progress(held, connections, available);
     }
     Ok(None)
 }
