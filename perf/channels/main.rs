@@ -9,29 +9,20 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-#[path = "../companion/mod.rs"]
+#[path = "../generator/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
-mod companion;
-#[path = "../frames/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod frames;
-#[path = "../machine/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod machine;
+mod generator;
 #[path = "../publisher/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod publisher;
-#[path = "../readers/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod readers;
 #[path = "../server/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod server;
 
-use machine::generator::Generator;
-use machine::report::Report;
-use machine::slope;
-use readers::{Channels, Command, Readers, Speech};
+use generator::Generator;
+use generator::figures::slope;
+use generator::report::Report;
+use outpour::load::orders::{Access, Channels, Command};
 use server::Server;
 
 /// The server's own memory per channel with its one subscription, connections aside.
@@ -61,11 +52,11 @@ struct Options {
 }
 
 fn main() -> io::Result<()> {
-    if std::env::args().nth(1).as_deref() == Some(readers::ROLE) {
-        return readers::serve();
+    if std::env::args().nth(1).as_deref() == Some(outpour::load::orders::ROLE) {
+        return outpour::load::clients::serve();
     }
     let options = Options::parse();
-    let mut report = options.generator.begin("channels");
+    let mut report = options.generator.begin("channels")?;
     for shards in &options.shard_counts {
         measure(&options, *shards, &mut report)?;
     }
@@ -81,24 +72,21 @@ fn measure(options: &Options, shards: usize, report: &mut Report) -> io::Result<
         settings: Vec::new(),
     })?;
     let most = options.channels.iter().copied().max().unwrap_or(0);
-    let mut readers = Readers::start(&readers::Orders {
-        address: server.address,
-        core: options.generator.readers_core,
-        speech: Speech::Pusher {
-            key: server::KEY.to_owned(),
-            channels: Channels::Own {
-                per_connection_max: most.div_ceil(options.connections),
-            },
-        },
-        sample: 1,
-        first_number: 0,
-    })?;
-    readers.carry_out(Command::Connect {
-        connections: options.connections,
+    let own = Channels::Own {
+        access: Access::Public,
+        name: "own".to_owned(),
+        per_client_max: most.div_ceil(options.connections) as u64,
+    };
+    let (address, connections) = (server.address, options.connections);
+    let generator = &options.generator;
+    let mut readers = generator.start_pusher(address, server::KEY, own, connections, 1)?;
+    readers.carry_out(Command::Open {
+        clients: connections,
+        per_second: None,
     })?;
     // One subscription each and none again: what a connection allocates once is then there.
-    readers.carry_out(Command::Subscribe { per_connection: 1 })?;
-    readers.carry_out(Command::Subscribe { per_connection: 0 })?;
+    readers.carry_out(Command::Subscribe { per_client: 1 })?;
+    readers.carry_out(Command::Subscribe { per_client: 0 })?;
     std::thread::sleep(SETTLE);
 
     report.say(format_args!(
@@ -113,7 +101,9 @@ fn measure(options: &Options, shards: usize, report: &mut Report) -> io::Result<
     say_point(&points, &server, 0.0, report)?;
     for channels in &options.channels {
         let per_connection = channels / options.connections;
-        let seconds = readers.carry_out(Command::Subscribe { per_connection })?;
+        let per_client = per_connection as u64;
+        let subscribed = readers.carry_out(Command::Subscribe { per_client })?;
+        let seconds = subscribed.seconds();
         std::thread::sleep(SETTLE);
         let count = per_connection * options.connections;
         points.push((count as f64, server.resident_bytes()? as f64));
@@ -125,7 +115,8 @@ fn measure(options: &Options, shards: usize, report: &mut Report) -> io::Result<
         "server: {bytes:.0} bytes of RSS a channel with one subscription; under {BYTES_MAX:.0}: {verdict}"
     ));
     list(&server, report)?;
-    let seconds = readers.carry_out(Command::Subscribe { per_connection: 0 })?;
+    let left = readers.carry_out(Command::Subscribe { per_client: 0 })?;
+    let seconds = left.seconds();
     report.say(format_args!("all unsubscribed in {seconds:.1} s"));
     watch_the_fall(options, &server, report)?;
     report.say("");

@@ -7,15 +7,15 @@
 use std::io;
 use std::time::Duration;
 
-use crate::frames::{self, Stamp};
-use crate::machine::report::Report;
-use crate::machine::{monotonic_ns, sleep_until};
+use crate::generator::report::Report;
 use crate::paced::naked;
 use crate::publisher::Publisher;
-use crate::readers::{Command, Count};
 use crate::senders::Schedule;
 use crate::server::{Metrics, Server};
-use crate::{Common, Load, subscribe};
+use crate::{Common, Load, begin, subscribe};
+use outpour::load::machine::{monotonic_ns, sleep_until};
+use outpour::load::orders::Count;
+use outpour::load::stamp::Stamp;
 
 /// CPU time per delivery that the server may take, by number of subscribers.
 const TARGETS_US: &[(usize, f64)] = &[(1_000, 0.3), (5_000, 0.25)];
@@ -95,7 +95,7 @@ fn flood_naked(
     manner: Manner,
 ) -> io::Result<Figures> {
     let (mut sender, mut readers) = naked(common, sockets)?;
-    readers.carry_out(Command::Count)?;
+    readers.carry_out(begin(common.data_bytes))?;
     let messages = (per_second * manner.seconds as f64) as u64;
     let tally = sender.run(&Schedule {
         messages,
@@ -121,7 +121,7 @@ pub fn flood_server(common: &Common, load: &Load, manner: Manner) -> io::Result<
     warm_up(common, &mut publisher)?;
     readers.quiet(300)?;
 
-    readers.carry_out(Command::Count)?;
+    readers.carry_out(begin(common.data_bytes))?;
     let before = server.metrics()?;
     let cpu_before_ns = server.cpu_ns()?;
     let (accepted_before, start_ns) = (publisher.accepted, monotonic_ns());
@@ -155,7 +155,7 @@ pub fn flood_server(common: &Common, load: &Load, manner: Manner) -> io::Result<
 fn warm_up(common: &Common, publisher: &mut Publisher) -> io::Result<()> {
     for sequence in 0..20 {
         let due_ns = monotonic_ns();
-        publisher.publish(&[frames::data(Stamp { sequence, due_ns }, common.data_bytes)])?;
+        publisher.publish(&[Stamp { sequence, due_ns }.data(common.data_bytes)])?;
     }
     publisher.finish()
 }
@@ -186,7 +186,7 @@ fn publish(
                     sequence: sequence + place as u64,
                     due_ns: due_ns(place),
                 };
-                frames::data(stamp, common.data_bytes)
+                stamp.data(common.data_bytes)
             })
             .collect();
         publisher.publish(&events)?;
@@ -200,10 +200,11 @@ fn publish(
 fn line(figures: &Figures) -> String {
     let count = &figures.count;
     let deliveries = count.messages.max(1) as f64;
-    let lost = figures.accepted as i128 * count.connections as i128 - i128::from(count.messages);
-    let sample = &count.sample;
+    let lost = figures.accepted as i128 * i128::from(count.clients) - i128::from(count.messages);
+    let order = &count.order;
+    let latency_ms = |at| count.deliveries.quantile_us(at).unwrap_or(0) as f64 / 1e3;
     // Numbers of refused events are missing by right; any other missing one shows in `lost`.
-    let disorder = sample.repeated + sample.reordered + (count.uneven + count.closed) as u64;
+    let disorder = order.repeated + order.reordered + count.uneven + count.closed;
     format!(
         "{:<6}  {:>15.3}  {:>12.0}  {:>14.1}  {:>9}  {:>7}  {:>4}  {:>8}  {:>14.1}  {:>6.1}  {:>6.1}  {:>6.1}  {:>11.0}%",
         figures.sender,
@@ -214,10 +215,10 @@ fn line(figures: &Figures) -> String {
         figures.refused,
         lost,
         disorder,
-        sample.arrival_gap_us_max as f64 / 1e3,
-        sample.latency_us.p50 as f64 / 1e3,
-        sample.latency_us.p99 as f64 / 1e3,
-        sample.latency_us.max as f64 / 1e3,
+        count.arrival_gap_us_max as f64 / 1e3,
+        latency_ms(0.5),
+        latency_ms(0.99),
+        latency_ms(1.0),
         count.cpu_ns as f64 / figures.wall_ns * 100.0,
     )
 }

@@ -9,23 +9,14 @@ use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 
-#[path = "../companion/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod companion;
 mod flood;
-#[path = "../frames/mod.rs"]
+#[path = "../generator/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
-mod frames;
-#[path = "../machine/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod machine;
+mod generator;
 mod paced;
 #[path = "../publisher/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod publisher;
-#[path = "../readers/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod readers;
 #[path = "../roofline/senders/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod senders;
@@ -34,8 +25,9 @@ mod senders;
 mod server;
 mod shards;
 
-use machine::generator::Generator;
-use readers::{Channels, Readers, Speech};
+use generator::Generator;
+use outpour::load::clients::Clients;
+use outpour::load::orders::Command;
 
 /// Measures the server's CPU time per delivery.
 #[derive(Parser)]
@@ -134,7 +126,7 @@ impl FromStr for Load {
 
 fn main() -> io::Result<()> {
     match std::env::args().nth(1).as_deref() {
-        Some(readers::ROLE) => return readers::serve(),
+        Some(outpour::load::orders::ROLE) => return outpour::load::clients::serve(),
         Some(senders::ROLE) => return senders::serve(),
         Some(_) | None => {}
     }
@@ -154,7 +146,7 @@ fn main() -> io::Result<()> {
         [Part::Shards { .. }] => "fanout-shards",
         _ => "fanout",
     };
-    let mut report = common.generator.begin(name);
+    let mut report = common.generator.begin(name)?;
     for part in parts {
         match part {
             Part::Paced {
@@ -221,19 +213,21 @@ fn all_parts(common: &Common) -> Vec<Part> {
 }
 
 /// A server's subscribers, all of them connected.
-fn subscribe(common: &Common, server: &server::Server, connections: usize) -> io::Result<Readers> {
-    let mut readers = Readers::start(&readers::Orders {
-        address: server.address,
-        core: common.generator.readers_core,
-        speech: Speech::Pusher {
-            key: server::KEY.to_owned(),
-            channels: Channels::Shared {
-                name: frames::CHANNEL.to_owned(),
-            },
-        },
-        sample: common.sample,
-        first_number: 0,
+fn subscribe(common: &Common, server: &server::Server, clients: usize) -> io::Result<Clients> {
+    let channels = generator::shared();
+    let (target, sample) = (server.address, common.sample);
+    let generator = &common.generator;
+    let mut unit = generator.start_pusher(target, server::KEY, channels, clients, sample)?;
+    unit.carry_out(Command::Open {
+        clients,
+        per_second: None,
     })?;
-    readers.carry_out(readers::Command::Connect { connections })?;
-    Ok(readers)
+    Ok(unit)
+}
+
+/// The beginning of a run of messages that carry so many bytes of data each.
+fn begin(data_bytes: usize) -> Command {
+    Command::Begin {
+        frame_bytes: Some(senders::frame_bytes(data_bytes)),
+    }
 }

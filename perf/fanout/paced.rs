@@ -6,14 +6,16 @@
 
 use std::io;
 
-use crate::frames::{self, Stamp};
-use crate::machine::report::Report;
-use crate::machine::{Spread, monotonic_ns, sleep_until};
+use crate::generator::figures::Spread;
+use crate::generator::report::Report;
 use crate::publisher::Publisher;
-use crate::readers::{self, Command, Count, Readers, Speech};
 use crate::senders::{self, Method, Schedule, Sender};
 use crate::server::Server;
-use crate::{Common, Load, subscribe};
+use crate::{Common, Load, begin, subscribe};
+use outpour::load::clients::Clients;
+use outpour::load::machine::{monotonic_ns, sleep_until};
+use outpour::load::orders::{Command, Count};
+use outpour::load::stamp::Stamp;
 
 /// The server's CPU time per delivery may be so many times that of naked sends.
 const RATIO_MAX: f64 = 1.15;
@@ -108,7 +110,7 @@ fn compare(
 }
 
 /// Naked sends from the server's (first) core, and their readers.
-pub fn naked(common: &Common, sockets: usize) -> io::Result<(Sender, Readers)> {
+pub fn naked(common: &Common, sockets: usize) -> io::Result<(Sender, Clients)> {
     let first_core = common.server.cores.split([',', '-']).next();
     let core = first_core
         .and_then(|core| core.parse().ok())
@@ -118,26 +120,19 @@ pub fn naked(common: &Common, sockets: usize) -> io::Result<(Sender, Readers)> {
         core,
         sockets,
     })?;
-    let mut readers = Readers::start(&readers::Orders {
-        address: sender.address,
-        core: common.generator.readers_core,
-        speech: Speech::Bytes,
-        sample: common.sample,
-        first_number: 0,
-    })?;
-    readers.carry_out(Command::Connect {
-        connections: sockets,
-    })?;
+    let readers = common
+        .generator
+        .silent(sender.address, sockets, common.sample)?;
     sender.accepted()?;
     Ok((sender, readers))
 }
 
 fn naked_round(
     sender: &mut Sender,
-    readers: &mut Readers,
+    readers: &mut Clients,
     schedule: &Schedule,
 ) -> io::Result<Round> {
-    readers.carry_out(Command::Count)?;
+    readers.carry_out(begin(schedule.data_bytes))?;
     let tally = sender.run(schedule)?;
     Ok(Round {
         cpu_us: tally.cpu_us_per_delivery(),
@@ -149,20 +144,17 @@ fn naked_round(
 fn served_round(
     server: &Server,
     publisher: &mut Publisher,
-    readers: &mut Readers,
+    readers: &mut Clients,
     schedule: &Schedule,
 ) -> io::Result<Round> {
-    readers.carry_out(Command::Count)?;
+    readers.carry_out(begin(schedule.data_bytes))?;
     let metrics = server.metrics()?;
     let start_ns = monotonic_ns() + 10_000_000;
     let cpu_before_ns = server.cpu_ns()?;
     for sequence in 0..schedule.messages {
         let due_ns = start_ns + (sequence as f64 * 1e9 / schedule.per_second) as u64;
         sleep_until(due_ns);
-        publisher.publish(&[frames::data(
-            Stamp { sequence, due_ns },
-            schedule.data_bytes,
-        )])?;
+        publisher.publish(&[Stamp { sequence, due_ns }.data(schedule.data_bytes)])?;
     }
     publisher.finish()?;
     let count = readers.drained(schedule.messages, 5_000)?;
@@ -177,15 +169,16 @@ fn served_round(
 }
 
 fn line(round: usize, sender: &str, figures: &Round, schedule: &Schedule) -> String {
-    let latency = figures.count.sample.latency_us;
+    let deliveries = &figures.count.deliveries;
+    let latency_ms = |at| deliveries.quantile_us(at).unwrap_or(0) as f64 / 1e3;
     format!(
         "{round:>5}  {sender:<6}  {:>15.3}  {:>14.1}  {:>13}  {:>6.1}  {:>6.1}  {:>6.1}  {:>5}",
         figures.cpu_us,
         figures.messages_per_visit,
         figures.count.frame_bytes.unwrap_or(0),
-        latency.p50 as f64 / 1e3,
-        latency.p99 as f64 / 1e3,
-        latency.max as f64 / 1e3,
+        latency_ms(0.5),
+        latency_ms(0.99),
+        latency_ms(1.0),
         figures.count.wrong(schedule.messages),
     )
 }

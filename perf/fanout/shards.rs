@@ -7,7 +7,7 @@
 use std::io;
 
 use crate::flood::{self, Manner};
-use crate::machine::report::Report;
+use crate::generator::report::Report;
 use crate::{Common, Load};
 
 /// What more shards than one are to keep of the deliveries that one makes in a CPU second: 1.8

@@ -9,34 +9,25 @@ use std::time::Duration;
 
 use clap::Parser;
 
-#[path = "../companion/mod.rs"]
+#[path = "../generator/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
-mod companion;
-#[path = "../frames/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod frames;
-#[path = "../machine/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod machine;
-#[path = "../readers/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod readers;
+mod generator;
 #[path = "../server/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod server;
 
-use machine::generator::Generator;
-use machine::report::Report;
-use machine::slope;
-use readers::{Channels, Command, Readers, Speech};
+use generator::Generator;
+use generator::figures::slope;
+use generator::report::Report;
+use outpour::load::clients::Clients;
+use outpour::load::machine;
+use outpour::load::orders::{Command, Manner};
 use server::Server;
 
 /// The server's own memory per idle connection with one subscription.
 const BYTES_MAX: f64 = 256.0;
 /// Share of a core that an idle server may use.
 const CORE_PERCENT_MAX: f64 = 1.0;
-/// Connections of one reader process; each is a descriptor, and processes may have 20,000.
-const CONNECTIONS_PER_PROCESS: usize = 9_500;
 /// The server's memory is read so long after the last change.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -72,11 +63,11 @@ struct Reading {
 }
 
 fn main() -> io::Result<()> {
-    if std::env::args().nth(1).as_deref() == Some(readers::ROLE) {
-        return readers::serve();
+    if std::env::args().nth(1).as_deref() == Some(outpour::load::orders::ROLE) {
+        return outpour::load::clients::serve();
     }
     let options = Options::parse();
-    let mut report = options.generator.begin("idle");
+    let mut report = options.generator.begin("idle")?;
     measure(&options, &mut report)?;
     report.finish()
 }
@@ -84,19 +75,21 @@ fn main() -> io::Result<()> {
 fn measure(options: &Options, report: &mut Report) -> io::Result<()> {
     let server = Server::start(&options.server)?;
     let most = options.connections.iter().copied().max().unwrap_or(0);
-    let mut processes = Vec::new();
-    for first in (0..most).step_by(CONNECTIONS_PER_PROCESS) {
-        processes.push(start_readers(options, &server, first)?);
-    }
-    open(&mut processes, options.warm_up)?;
-    close(&mut processes)?;
+    let channels = generator::shared();
+    let most_at_once = most.max(options.warm_up);
+    let mut clients =
+        options
+            .generator
+            .start_pusher(server.address, server::KEY, channels, most_at_once, 1)?;
+    open(&mut clients, options.warm_up)?;
+    close(&mut clients)?;
     std::thread::sleep(SETTLE);
 
     report.say("connections  server RSS KB  B/connection since the last  slab KB  available KB");
     let mut readings = vec![read(&server, 0)?];
     say_reading(&readings, report);
     for connections in &options.connections {
-        open(&mut processes, *connections)?;
+        open(&mut clients, *connections)?;
         std::thread::sleep(SETTLE);
         readings.push(read(&server, *connections)?);
         say_reading(&readings, report);
@@ -104,7 +97,7 @@ fn measure(options: &Options, report: &mut Report) -> io::Result<()> {
     say_slopes(&readings, report);
     listen_to_silence(options, &server, most, report)?;
 
-    close(&mut processes)?;
+    close(&mut clients)?;
     std::thread::sleep(SETTLE);
     let after = read(&server, 0)?;
     report.say(format_args!(
@@ -115,39 +108,21 @@ fn measure(options: &Options, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-fn start_readers(options: &Options, server: &Server, first: usize) -> io::Result<Readers> {
-    Readers::start(&readers::Orders {
-        address: server.address,
-        core: options.generator.readers_core,
-        speech: Speech::Pusher {
-            key: server::KEY.to_owned(),
-            channels: Channels::Shared {
-                name: frames::CHANNEL.to_owned(),
-            },
-        },
-        sample: 1,
-        first_number: first,
-    })
+/// Opens connections until there are so many in all.
+fn open(clients: &mut Clients, connections: usize) -> io::Result<()> {
+    let command = Command::Open {
+        clients: connections,
+        per_second: None,
+    };
+    clients.carry_out(command).map(drop)
 }
 
-/// Opens connections until there are so many in all, the first process's first.
-fn open(processes: &mut [Readers], connections: usize) -> io::Result<()> {
-    let mut left = connections;
-    for process in processes {
-        let share = left.min(CONNECTIONS_PER_PROCESS);
-        if share > 0 {
-            process.carry_out(Command::Connect { connections: share })?;
-        }
-        left -= share;
-    }
-    Ok(())
-}
-
-fn close(processes: &mut [Readers]) -> io::Result<()> {
-    for process in processes {
-        process.carry_out(Command::Disconnect { connections: 0 })?;
-    }
-    Ok(())
+fn close(clients: &mut Clients) -> io::Result<()> {
+    let command = Command::Close {
+        clients: 0,
+        manner: Manner::Abrupt,
+    };
+    clients.carry_out(command).map(drop)
 }
 
 fn read(server: &Server, connections: usize) -> io::Result<Reading> {
@@ -202,12 +177,12 @@ fn say_slopes(readings: &[Reading], report: &mut Report) {
     if readings.iter().all(|reading| reading.slab.is_some()) {
         let slab = along(&|reading| reading.slab.unwrap_or(0) as f64);
         report.say(format_args!(
-            "kernel: {slab:.0} bytes of slab a connection, for the sockets of both ends and the reader's epoll entry"
+            "kernel: {slab:.0} bytes of slab a connection, for the sockets of both ends and what waits on them in both rings"
         ));
     }
     let taken = -along(&|reading| reading.available as f64);
     report.say(format_args!(
-        "machine: {taken:.0} bytes of available memory a connection, for all of it, the readers' own memory too"
+        "machine: {taken:.0} bytes of available memory a connection, for all of it, the clients' own memory too"
     ));
 }
 

@@ -23,12 +23,9 @@ use outpour::hub::letter::Origin;
 use outpour::options::channels::Durability;
 use outpour::options::{self, ChannelOptions, ChannelPattern};
 
-#[path = "../frames/mod.rs"]
+#[path = "../generator/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
-mod frames;
-#[path = "../machine/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod machine;
+mod generator;
 #[path = "../publisher/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod publisher;
@@ -36,8 +33,8 @@ mod publisher;
 #[allow(dead_code, reason = "each program uses its part")]
 mod server;
 
-use machine::generator::Generator;
-use machine::report::Report;
+use generator::Generator;
+use generator::report::Report;
 use publisher::Publisher;
 use server::Server;
 
@@ -71,7 +68,7 @@ struct Options {
 
 fn main() -> io::Result<()> {
     let options = Options::parse();
-    let mut report = options.generator.begin("journal");
+    let mut report = options.generator.begin("journal")?;
     let scratch = Scratch::new(&options.directory)?;
     sync_alone(&options, &scratch.0, &mut report)?;
     publish(&options, &scratch.0, &mut report)?;

@@ -19,16 +19,17 @@ use outpour::load::publisher::http::{App, Form};
 use outpour::load::publisher::schedule::Schedule;
 use outpour::load::publisher::{Http, Publisher};
 
-#[path = "../machine/mod.rs"]
+#[path = "../generator/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
-mod machine;
+mod generator;
 #[path = "../server/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod server;
 mod tuning;
 
-use machine::generator::Generator;
-use machine::report::Report;
+use generator::Generator;
+use generator::figures::Spread;
+use generator::report::Report;
 use server::Server;
 
 /// The price of a delivery is compared with that at so many connections.
@@ -102,7 +103,7 @@ fn main() -> io::Result<()> {
     }
     // Put back when it is dropped: once a namespace was made from it, and at the end otherwise.
     let tuned = tuning::tune(options.connections, options.tune)?;
-    let mut report = options.generator.begin("million");
+    let mut report = options.generator.begin("million")?;
     for line in &tuned.said {
         report.say(line);
     }
@@ -176,7 +177,7 @@ fn measure(options: &Options, is_interrupted: &AtomicBool, report: &mut Report) 
             .iter()
             .map(|one| one.cpu_us_per_delivery)
             .collect();
-        machine::Spread::of(&figures).median
+        Spread::of(&figures).median
     };
     let ratio = cpu(&all) / cpu(&few);
     let verdict = if ratio <= RATIO_MAX { "met" } else { "MISSED" };

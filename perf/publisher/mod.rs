@@ -14,7 +14,7 @@ use md5::{Digest, Md5};
 use rustix::net::RecvFlags;
 use sha2::Sha256;
 
-use crate::frames::{CHANNEL, EVENT};
+use crate::generator::{CHANNEL, EVENT};
 use crate::server::{APP, KEY, SECRET};
 
 /// Events that one call may carry.

@@ -9,24 +9,15 @@ use std::io;
 
 use clap::Parser;
 
-#[path = "../companion/mod.rs"]
+#[path = "../generator/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
-mod companion;
-#[path = "../frames/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod frames;
-#[path = "../machine/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod machine;
-#[path = "../readers/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod readers;
+mod generator;
 mod senders;
 
-use machine::Spread;
-use machine::generator::Generator;
-use machine::report::Report;
-use readers::{Command, Readers, Speech};
+use generator::Generator;
+use generator::figures::Spread;
+use generator::report::Report;
+use outpour::load::orders::Command;
 use senders::{Method, Schedule, Sender, Tally};
 
 /// Measures naked sends to many connected sockets.
@@ -116,12 +107,12 @@ impl Load {
 
 fn main() -> io::Result<()> {
     match std::env::args().nth(1).as_deref() {
-        Some(readers::ROLE) => return readers::serve(),
+        Some(outpour::load::orders::ROLE) => return outpour::load::clients::serve(),
         Some(senders::ROLE) => return senders::serve(),
         Some(_) | None => {}
     }
     let options = Options::parse();
-    let mut report = options.generator.begin("roofline");
+    let mut report = options.generator.begin("roofline")?;
     for load in &options.paced {
         let (sockets, per_second) = parse(load)?;
         let pace = Pace::Paced(per_second);
@@ -187,28 +178,22 @@ fn measure_method(
         core: options.core,
         sockets,
     })?;
-    let mut readers = Readers::start(&readers::Orders {
-        address: sender.address,
-        core: options.generator.readers_core,
-        speech: Speech::Bytes,
-        sample: 16,
-        first_number: 0,
-    })?;
-    readers.carry_out(Command::Connect {
-        connections: sockets,
-    })?;
+    let mut readers = options.generator.silent(sender.address, sockets, 16)?;
     sender.accepted()?;
 
     let mut runs: Vec<Tally> = Vec::new();
     let mut wrong = 0;
-    let mut latency = readers::Latency::default();
+    let (mut p50_us, mut p99_us) = (0, 0);
     for _ in 0..options.rounds {
-        readers.carry_out(Command::Count)?;
+        readers.carry_out(Command::Begin {
+            frame_bytes: Some(senders::frame_bytes(schedule.data_bytes)),
+        })?;
         runs.push(sender.run(schedule)?);
         let count = readers.drained(schedule.messages, 5_000)?;
         wrong += count.wrong(schedule.messages);
-        latency.p50 = latency.p50.max(count.sample.latency_us.p50);
-        latency.p99 = latency.p99.max(count.sample.latency_us.p99);
+        let latency_us = |at| count.deliveries.quantile_us(at).unwrap_or(0);
+        p50_us = p50_us.max(latency_us(0.5));
+        p99_us = p99_us.max(latency_us(0.99));
     }
 
     let of = |figure: fn(&Tally) -> f64| Spread::of(&runs.iter().map(figure).collect::<Vec<_>>());
@@ -230,7 +215,7 @@ fn measure_method(
         of(Tally::deliveries_per_second).median,
         of(Tally::messages_per_visit).median,
         lap_us_max as f64 / 1e3,
-        latency.p50 as f64 / 1e3,
-        latency.p99 as f64 / 1e3,
+        p50_us as f64 / 1e3,
+        p99_us as f64 / 1e3,
     ))
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::machine;
+use outpour::load::machine;
 
 pub const KEY: &str = "app-key";
 pub const SECRET: &str = "app-secret";

@@ -46,7 +46,8 @@ pub struct Orders {
     pub sources: Vec<IpAddr>,
     pub speech: Speech,
     pub channels: Channels,
-    /// The cores of the unit's threads, in turn. One thread for each is started at least.
+    /// The cores of the unit's threads, in turn. One thread for each is started at least. Empty is the first core that
+    /// the process may run on.
     pub cores: Vec<usize>,
     /// The number of its first client, where several units share the work. Channels, users and source addresses
     /// follow from a client's number.
@@ -240,7 +241,9 @@ pub enum Command {
     Glance,
     /// All that was counted since [`Command::Begin`].
     Report,
-    /// A sign of life on every connection, so that a server does not take a silent client for a dead one.
+    /// A sign of life on every connection, so that a server does not take a silent client for a dead one. Clients that
+    /// only count do not see a server's pings: where a run takes longer than a server is patient (two minutes for the
+    /// Pusher protocol), this is to be said in time.
     Heartbeat,
 }
 

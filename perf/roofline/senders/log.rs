@@ -4,8 +4,10 @@
 //! log's head is. A run then measures sending and nothing else.
 
 use super::Schedule;
-use crate::frames::{self, Stamp};
-use crate::machine::monotonic_ns;
+use crate::generator::{CHANNEL, EVENT};
+use outpour::load::machine::monotonic_ns;
+use outpour::load::stamp::Stamp;
+use outpour::wire::websocket::{Opcode, encode_frame};
 
 #[derive(Clone, Copy)]
 pub struct Log {
@@ -28,8 +30,7 @@ impl Log {
         let mut frame_bytes = 0;
         for sequence in 0..schedule.messages {
             let due_ns = start_ns + (sequence as f64 * interval_ns) as u64;
-            let data = frames::data(Stamp { sequence, due_ns }, schedule.data_bytes);
-            let frame = frames::event_frame(&data);
+            let frame = event_frame(Stamp { sequence, due_ns }, schedule.data_bytes);
             frame_bytes = frame.len();
             bytes.extend_from_slice(&frame);
         }
@@ -63,4 +64,22 @@ impl Log {
         let sequence = (head / self.frame_bytes) as f64;
         self.start_ns + (sequence * self.interval_ns) as u64 + 1
     }
+}
+
+/// How long a message with so much data is on the wire, naked or from a server of the Pusher protocol.
+pub fn frame_bytes(data_bytes: usize) -> u64 {
+    let stamp = Stamp {
+        sequence: 0,
+        due_ns: 0,
+    };
+    event_frame(stamp, data_bytes).len() as u64
+}
+
+/// A whole server frame for one event, as it goes on the wire.
+fn event_frame(stamp: Stamp, data_bytes: usize) -> Vec<u8> {
+    let data = stamp.data(data_bytes);
+    let text = format!(r#"{{"event":"{EVENT}","channel":"{CHANNEL}","data":"{data}"}}"#);
+    let mut frame = Vec::new();
+    encode_frame(Opcode::Text, text.as_bytes(), &mut frame);
+    frame
 }

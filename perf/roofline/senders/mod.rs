@@ -11,14 +11,16 @@ use std::net::{SocketAddr, TcpListener};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::companion::{Companion, answer, next_command};
-use crate::machine;
+use outpour::load::companion::{Companion, answer, next_command};
+use outpour::load::machine;
 
 mod log;
 mod plain;
 mod ring;
 mod tokio_tasks;
 mod tokio_uring_tasks;
+
+pub use log::frame_bytes;
 
 /// The hidden first argument that makes a program this process.
 pub const ROLE: &str = "sender";
@@ -159,7 +161,7 @@ pub fn serve() -> io::Result<()> {
     let Some(orders) = next_command::<Orders>()? else {
         return Ok(());
     };
-    machine::pin(orders.core);
+    machine::pin(orders.core)?;
     machine::lift_open_files();
     let listener = listen()?;
     answer(&Answer::Listening(listener.local_addr()?))?;

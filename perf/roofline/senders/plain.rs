@@ -8,7 +8,7 @@ use rustix::net::SendFlags;
 
 use super::log::Log;
 use super::{Sends, Tally};
-use crate::machine::{monotonic_ns, sleep_until};
+use outpour::load::machine::{monotonic_ns, sleep_until};
 
 pub struct Naked {
     sockets: Vec<TcpStream>,

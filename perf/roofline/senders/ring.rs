@@ -13,7 +13,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::log::Log;
 use super::{Sends, Tally};
-use crate::machine::monotonic_ns;
+use outpour::load::machine::monotonic_ns;
 
 /// Sends in one system call.
 const BATCH: usize = 1_024;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::log::Log;
 use super::{Tally, accepted, next_run};
-use crate::machine::monotonic_ns;
+use outpour::load::machine::monotonic_ns;
 
 pub fn serve(listener: &TcpListener, sockets: usize) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -33,8 +33,9 @@ use guests::Guests;
 use hearing::Learnt;
 use stalls::Stalls;
 
-/// Connections on their way at once: far below any listener's backlog.
-const OPENING_MAX: usize = 256;
+/// Connections of a unit that are on their way at once: far below any listener's backlog. A crew has at least so many.
+const OPENING_MAX: u64 = 512;
+const OPENING_LEAST: u64 = 16;
 /// Attempts to open that may fail between two commands.
 const FAILURES_MAX: u64 = 1_000;
 /// A client whose attempt failed tries again so much later, so that a server that has no room is not asked in a loop.
@@ -292,7 +293,8 @@ impl Crew {
 
     /// Opens as many as may be on their way and as the pace allows.
     fn open_more(&mut self) {
-        while !self.to_open.is_empty() && self.opening < OPENING_MAX {
+        let opening_max = (OPENING_MAX / self.crews).max(OPENING_LEAST) as usize;
+        while !self.to_open.is_empty() && self.opening < opening_max {
             let now_ns = machine::monotonic_ns();
             if now_ns < self.retry_ns {
                 return;

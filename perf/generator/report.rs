@@ -6,8 +6,7 @@ use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-
-use super::said;
+use std::process::Command;
 
 pub struct Report {
     name: &'static str,
@@ -111,4 +110,16 @@ fn load_average() -> String {
         .take(3)
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// The first line that a program prints, or why there is none.
+fn said(program: &str, arguments: &[&str]) -> String {
+    match Command::new(program).args(arguments).output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .next()
+            .unwrap_or("nothing")
+            .to_owned(),
+        Err(error) => format!("({program}: {error})"),
+    }
 }
