@@ -10,7 +10,7 @@
 //! | exit status | meaning |
 //! |---|---|
 //! | 0 | measured, and what was required holds |
-//! | 1 | the server broke its promise, a requirement does not hold, or nothing could be measured |
+//! | 1 | the server broke its promise, a requirement does not hold, no knee was found, or nothing could be measured |
 //! | 2 | a wrong command line or scenario file |
 //! | 3 | invalid: the generator was saturated |
 
@@ -49,6 +49,7 @@ const SCENARIO_FLAG: &str = "--scenario";
     name = "outpour bench",
     bin_name = "outpour bench",
     disable_help_subcommand = true,
+    override_usage = "outpour bench [SCENARIO] [FLAGS]\n       outpour bench --scenario FILE.toml [FLAGS]",
     after_help = "Every flag of a scenario is a key of a scenario file too, with _ for -; \
                   the key `scenario` names it: outpour bench --scenario FILE.toml"
 )]
@@ -342,10 +343,12 @@ fn show(output: &Output, required: &[Requirement], results: &Results) -> io::Res
         eprintln!("{judgement}");
     }
     let is_met = judgements.iter().all(|judgement| judgement.is_met);
+    let is_knee_missing = results.scenario.parameters.get("rate") == Some(&Value::from("knee"))
+        && results.knee.is_none();
     Ok(match results.verdict {
         Verdict::Failed { .. } => EXIT_FAILED,
         Verdict::Invalid { .. } => EXIT_INVALID,
-        Verdict::Valid if is_met => 0,
+        Verdict::Valid if is_met && !is_knee_missing => 0,
         Verdict::Valid => EXIT_FAILED,
     })
 }

@@ -17,6 +17,9 @@ const SERVER: &str = "Embedded server";
 const GENERATOR: &str = "Generator";
 const OUTPUT: &str = "Output";
 
+/// The longest data that an event of the server may have.
+const DATA_BYTES_MAX: u64 = 16 << 20;
+
 /// How many messages a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
@@ -117,7 +120,7 @@ pub struct Load {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub subscribers: u64,
     /// Length of an event's data
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(35..))]
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(35..=DATA_BYTES_MAX))]
     pub data_bytes: u64,
     /// How events are published
     #[arg(long, value_enum, default_value_t = PublishBy::Http)]

@@ -334,7 +334,7 @@ fn start_server(common: &Common, cores: &Cores, need: &Need) -> io::Result<Serve
         for (name, value) in [
             ("event-data-bytes-max", data_bytes),
             ("message-bytes-max", 2 * data_bytes),
-            ("http-body-bytes-max", 20 * data_bytes),
+            ("http-body-bytes-max", (20 * data_bytes).min(256 << 20)),
             // A log holds an event as long as it may be when its quotes are escaped, six times over.
             ("log-bytes-max", (8 * data_bytes).max(4 << 20)),
         ] {
