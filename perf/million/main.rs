@@ -140,10 +140,9 @@ fn measure(options: &Options, is_interrupted: &AtomicBool, report: &mut Report) 
         return Err(io::Error::other(why));
     }
     say_reading(report, first, 0.0, &read(&server, &clients)?);
-    let mut publisher = start_publisher(options, &server)?;
     // The clients learn from it how long a message is.
-    publish(&mut clients, &mut publisher, &server, first)?;
-    let few = publish_all(options, &mut clients, &mut publisher, &server, first)?;
+    publish(options, &mut clients, &server, first)?;
+    let few = publish_all(options, &mut clients, &server, first)?;
 
     let opening_ns = monotonic_ns();
     let opened = open(
@@ -170,7 +169,7 @@ fn measure(options: &Options, is_interrupted: &AtomicBool, report: &mut Report) 
     );
     report.say("connections    first   median     last  CPU us/delivery of the server");
     say_publishes(report, first, &few);
-    let all = publish_all(options, &mut clients, &mut publisher, &server, held)?;
+    let all = publish_all(options, &mut clients, &server, held)?;
     say_publishes(report, held, &all);
     let cpu = |publishes: &[Publish]| {
         let figures: Vec<f64> = publishes
@@ -287,22 +286,23 @@ fn start_publisher(options: &Options, server: &Server) -> io::Result<Publisher> 
 fn publish_all(
     options: &Options,
     clients: &mut Clients,
-    publisher: &mut Publisher,
     server: &Server,
     subscribers: usize,
 ) -> io::Result<Vec<Publish>> {
     (0..options.messages)
-        .map(|_| publish(clients, publisher, server, subscribers))
+        .map(|_| publish(options, clients, server, subscribers))
         .collect()
 }
 
-/// Publishes one message, and waits until all have it.
+/// Publishes one message, and waits until all have it. Over a connection of its own: between two messages there may
+/// be minutes, and a server keeps no idle connection for so long.
 fn publish(
+    options: &Options,
     clients: &mut Clients,
-    publisher: &mut Publisher,
     server: &Server,
     subscribers: usize,
 ) -> io::Result<Publish> {
+    let mut publisher = start_publisher(options, server)?;
     clients.carry_out(Command::Begin { frame_bytes: None })?;
     let cpu_before_ns = server.cpu_ns()?;
     let start_ns = monotonic_ns() + 10_000_000;
