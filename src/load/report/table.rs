@@ -361,7 +361,33 @@ fn threads(results: &Results) -> String {
             writeln!(text, "busy       {whose}: {threads}").expect("a string takes all");
         }
     }
+    if let Some(share) = others_share(step).filter(|share| *share > OTHERS_SHARE_MAX) {
+        let share = numbers::share(share);
+        writeln!(
+            text,
+            "busy       others: {share} of one core, on the same cores; all delays hold their disturbance"
+        )
+        .expect("a string takes all");
+    }
     text
+}
+
+/// Work of others on the watched cores that is worth a line.
+const OTHERS_SHARE_MAX: f64 = 0.1;
+
+/// What was busy on the watched cores and is neither the server nor the generator, in cores. None
+/// where the server's threads are not known.
+fn others_share(step: &Step) -> Option<f64> {
+    let server = &step.server.as_ref()?.shards;
+    let cores = step
+        .timeline
+        .iter()
+        .map(|second| second.core_busy_shares.iter().sum::<f64>());
+    let seconds = step.timeline.len().max(1) as f64;
+    let all = cores.sum::<f64>() / seconds;
+    let threads = server.iter().chain(&step.generator);
+    let own: f64 = threads.map(|thread| thread.busy_share).sum();
+    Some(all - own)
 }
 
 fn outcome(results: &Results) -> String {
