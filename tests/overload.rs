@@ -320,6 +320,24 @@ fn a_peer_that_does_not_answer_the_ping_is_closed() {
     running.stop();
 }
 
+/// The time that a request has was once counted from the answer to the one before, where that came
+/// from another shard.
+#[test]
+fn a_connection_is_kept_for_its_next_request_wherever_the_last_was_answered() {
+    let running = serve(2, |options| options.handshake_timeout_ms = 100);
+    let mut publishers: Vec<Publisher> = (0..16)
+        .map(|_| Publisher::connect(running.address()))
+        .collect();
+    for (number, publisher) in publishers.iter_mut().enumerate() {
+        publisher.publish(&format!("room-{number}"), "one of both shards is its home");
+    }
+    std::thread::sleep(Duration::from_millis(600));
+    for publisher in &mut publishers {
+        publisher.publish("room", "the connection is still there");
+    }
+    running.stop();
+}
+
 #[test]
 fn a_close_frame_and_an_end_of_stream_each_free_the_subscriptions_at_once() {
     let running = serve(1, |_| {});

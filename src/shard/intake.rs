@@ -102,6 +102,9 @@ impl Engine {
             if connection.state != State::Open {
                 return;
             }
+            if bytes.is_empty() {
+                return self.refresh_timer(slot);
+            }
             if connection.is_waiting() {
                 return self.keep(slot, bytes);
             }
@@ -110,7 +113,7 @@ impl Engine {
             }
             let connection = &mut self.connections[slot];
             let protocol = mem::replace(&mut connection.protocol, Protocol::Absent);
-            let rest = match protocol {
+            bytes = match protocol {
                 Protocol::Http(http) => match self.read_http(slot, http, bytes) {
                     Some(rest) => rest,
                     None => return,
@@ -130,10 +133,6 @@ impl Engine {
                 }
                 Protocol::Absent => return,
             };
-            if rest.is_empty() {
-                return self.refresh_timer(slot);
-            }
-            bytes = rest;
         }
     }
 
