@@ -17,11 +17,12 @@ after(async () => {
 });
 
 /** A server on two shards whose channels `disk-*` are durable and all of whose channels have serials, and its journal. */
-async function durable({ directory = scratch(), channels = '' } = {}) {
+async function durable({ directory = scratch(), channels = '', gatherMs = 0 } = {}) {
   const journal = path.join(directory, 'journal');
   const config = `
 journal_directory = ${JSON.stringify(journal)}
 journal_segment_bytes_max = 65536
+journal_gather_ms = ${gatherMs}
 retention_messages_max = 1000000
 retention_bytes_max = 100000000
 retention_age_s = 3600
@@ -86,9 +87,10 @@ const hash = (events) => createHash('sha256').update(JSON.stringify(events)).dig
 const journalSays = (work, directory) => spawnSync(BINARY, ['journal', work, directory], { encoding: 'utf8' });
 
 describe('what was acknowledged', () => {
-  // Broken on purpose once by acknowledging before the sync: then the last acknowledged events are missing after the kill.
+  // Broken on purpose once by acknowledging before the sync: then clients have seen serials that the next start does not know,
+  // and are refused. Groups gather for so long that some events always wait.
   test('is there after kill -9 in the middle of publishing, and clients go on where they were', async () => {
-    const server = await durable();
+    const server = await durable({ gatherMs: 300 });
     const names = ['disk-a', 'disk-b', 'disk-c', 'disk-d'];
     const before = await Promise.all(names.map((name) => Reader.open(server, name)));
     const acknowledged = names.map(() => new Set());
@@ -103,8 +105,8 @@ describe('what was acknowledged', () => {
         else return;
       }
     };
-    const publishing = names.flatMap((_, place) => [publish(place), publish(place), publish(place)]);
-    await before[0].raw.frames.until(() => acknowledged.every((numbers) => numbers.size > 60), 'acknowledgements');
+    const publishing = names.flatMap((_, place) => Array.from({ length: 6 }, () => publish(place)));
+    await before[0].raw.frames.until(() => acknowledged.every((numbers) => numbers.size > 15), 'acknowledgements');
     await server.stop('SIGKILL');
     isOver = true;
     await Promise.all(publishing);
@@ -207,7 +209,7 @@ function smallDisk() {
   return directory;
 }
 
-// Broken on purpose once by telling homes of success after a failed write: then acknowledged events are missing at the end.
+// Broken on purpose once by telling homes of success after a failed write: then publishes are not refused.
 test('a full disk refuses publishes to durable channels, live delivery goes on, and with room everything does', async () => {
   const directory = smallDisk();
   if (directory === null) {
