@@ -12,18 +12,16 @@ use clap::Parser;
 #[path = "../generator/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod generator;
-#[path = "../publisher/mod.rs"]
+#[path = "../serving/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
-mod publisher;
-#[path = "../server/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod server;
+mod serving;
 
 use generator::Generator;
 use generator::figures::slope;
 use generator::report::Report;
 use outpour::load::orders::{Access, Channels, Command};
-use server::Server;
+use outpour::load::publisher::http;
+use outpour::load::server::{Server, built_in_app};
 
 /// The server's own memory per channel with its one subscription, connections aside.
 const BYTES_MAX: f64 = 400.0;
@@ -46,7 +44,7 @@ struct Options {
     #[arg(long, default_value_t = 10)]
     watch_seconds: u64,
     #[command(flatten)]
-    binary: server::Binary,
+    binary: serving::Binary,
     #[command(flatten)]
     generator: Generator,
 }
@@ -65,12 +63,13 @@ fn main() -> io::Result<()> {
 
 fn measure(options: &Options, shards: usize, report: &mut Report) -> io::Result<()> {
     let cores: Vec<String> = (0..shards).map(|core| core.to_string()).collect();
-    let server = Server::start(&server::Options {
+    let server = (serving::Options {
         binary: options.binary.clone(),
         shards,
         cores: cores.join(","),
         settings: Vec::new(),
-    })?;
+    })
+    .start()?;
     let most = options.channels.iter().copied().max().unwrap_or(0);
     let own = Channels::Own {
         access: Access::Public,
@@ -79,7 +78,7 @@ fn measure(options: &Options, shards: usize, report: &mut Report) -> io::Result<
     };
     let (address, connections) = (server.address, options.connections);
     let generator = &options.generator;
-    let mut readers = generator.start_pusher(address, server::KEY, own, connections, 1)?;
+    let mut readers = generator.start_pusher(address, &built_in_app().key, own, connections, 1)?;
     readers.carry_out(Command::Open {
         clients: connections,
         per_second: None,
@@ -130,7 +129,7 @@ fn list(server: &Server, report: &mut Report) -> io::Result<()> {
     let (alone, _) = answers_until(address, |start| start.elapsed() > SETTLE)?;
     let listing = std::thread::spawn(move || {
         let start = Instant::now();
-        publisher::get(address, "channels").map(|body| (body.len(), start.elapsed()))
+        http::get(address, &built_in_app(), "channels").map(|body| (body.len(), start.elapsed()))
     });
     let cpu = server.cpu_ns()?;
     let (meanwhile, answers) = answers_until(address, |_| listing.is_finished())?;
@@ -156,7 +155,7 @@ fn answers_until(
     let (mut slowest, mut answers) = (Duration::ZERO, 0);
     while !is_over(start) {
         let asked = Instant::now();
-        publisher::get(address, "channels/nobody")?;
+        http::get(address, &built_in_app(), "channels/nobody")?;
         slowest = slowest.max(asked.elapsed());
         answers += 1;
         std::thread::sleep(Duration::from_millis(1));

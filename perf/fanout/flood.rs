@@ -4,18 +4,16 @@
 //! last message. Lost is what was accepted and did not arrive; what the server refused (503) was
 //! never accepted and is counted beside it.
 
+use std::fmt::Write as _;
 use std::io;
-use std::time::Duration;
 
 use crate::generator::report::Report;
 use crate::paced::naked;
-use crate::publisher::Publisher;
 use crate::senders::Schedule;
-use crate::server::{Metrics, Server};
-use crate::{Common, Load, begin, subscribe};
-use outpour::load::machine::{monotonic_ns, sleep_until};
+use crate::{Common, Load, begin, schedule, subscribe};
+use outpour::load::machine::{monotonic_ns, threads};
 use outpour::load::orders::Count;
-use outpour::load::stamp::Stamp;
+use outpour::load::server::{Metrics, Server};
 
 /// CPU time per delivery that the server may take, by number of subscribers.
 const TARGETS_US: &[(usize, f64)] = &[(1_000, 0.3), (5_000, 0.25)];
@@ -115,20 +113,19 @@ fn flood_naked(
 }
 
 pub fn flood_server(common: &Common, load: &Load, manner: Manner) -> io::Result<Run> {
-    let server = Server::start(&common.server)?;
+    let server = common.server.start()?;
     let mut readers = subscribe(common, &server, load.subscribers)?;
-    let mut publisher = Publisher::connect(server.address, manner.window)?;
-    warm_up(common, &mut publisher)?;
+    let mut publisher = crate::publisher(common, &server, manner.batch, manner.window)?;
+    // A few messages, so that nothing of the run is the first of its kind.
+    publisher.run(schedule(Some(1_000.0), 0.02))?;
     readers.quiet(300)?;
 
     readers.carry_out(begin(common.data_bytes))?;
     let before = server.metrics()?;
     let cpu_before_ns = server.cpu_ns()?;
-    let (accepted_before, start_ns) = (publisher.accepted, monotonic_ns());
-    publish(common, load, manner, &mut publisher)?;
-    publisher.finish()?;
-    let accepted = publisher.accepted - accepted_before;
-    let count = readers.drained(accepted, PATIENCE_MS)?;
+    let start_ns = monotonic_ns();
+    let tally = publisher.run(schedule(load.per_second, manner.seconds as f64))?;
+    let count = readers.drained(tally.accepted, PATIENCE_MS)?;
     let wall_ns = monotonic_ns() - start_ns;
     let cpu_ns = server.cpu_ns()? - cpu_before_ns;
     let after = server.metrics()?;
@@ -138,8 +135,8 @@ pub fn flood_server(common: &Common, load: &Load, manner: Manner) -> io::Result<
         sender: "server",
         cpu_ns: cpu_ns as f64,
         wall_ns: wall_ns as f64,
-        accepted,
-        refused: publisher.refused,
+        accepted: tally.accepted,
+        refused: tally.refused + tally.failed,
         messages_per_visit: grown("outpour_deliveries_total") / grown("outpour_sends_total"),
         count,
     };
@@ -147,54 +144,18 @@ pub fn flood_server(common: &Common, load: &Load, manner: Manner) -> io::Result<
         figures,
         before,
         after,
-        threads: server.cpu_by_thread()?,
+        threads: cpu_by_thread(&server)?,
     })
 }
 
-/// A few messages, so that nothing of the run is the first of its kind.
-fn warm_up(common: &Common, publisher: &mut Publisher) -> io::Result<()> {
-    for sequence in 0..20 {
-        let due_ns = monotonic_ns();
-        publisher.publish(&[Stamp { sequence, due_ns }.data(common.data_bytes)])?;
+/// What each thread has used: equal shards show equal figures.
+fn cpu_by_thread(server: &Server) -> io::Result<String> {
+    let mut text = String::new();
+    for thread in threads(server.pid())? {
+        let seconds = thread.cpu_ns as f64 / 1e9;
+        write!(text, "{} {seconds:.2} s  ", thread.name).map_err(io::Error::other)?;
     }
-    publisher.finish()
-}
-
-fn publish(
-    common: &Common,
-    load: &Load,
-    manner: Manner,
-    publisher: &mut Publisher,
-) -> io::Result<()> {
-    let start_ns = monotonic_ns();
-    let mut sequence = 0;
-    loop {
-        let refused_before = publisher.refused;
-        let elapsed_ns = monotonic_ns() - start_ns;
-        let due_ns = |place: usize| match load.per_second {
-            Some(pace) => start_ns + ((sequence + place as u64) as f64 * 1e9 / pace) as u64,
-            None => start_ns + elapsed_ns,
-        };
-        if due_ns(0) >= start_ns + manner.seconds * 1_000_000_000 {
-            return Ok(());
-        }
-        // A batch leaves when its last event is due.
-        sleep_until(due_ns(manner.batch - 1));
-        let events: Vec<String> = (0..manner.batch)
-            .map(|place| {
-                let stamp = Stamp {
-                    sequence: sequence + place as u64,
-                    due_ns: due_ns(place),
-                };
-                stamp.data(common.data_bytes)
-            })
-            .collect();
-        publisher.publish(&events)?;
-        sequence += manner.batch as u64;
-        if publisher.refused > refused_before {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
+    Ok(text)
 }
 
 fn line(figures: &Figures) -> String {

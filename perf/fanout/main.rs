@@ -14,20 +14,22 @@ mod flood;
 #[allow(dead_code, reason = "each program uses its part")]
 mod generator;
 mod paced;
-#[path = "../publisher/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod publisher;
 #[path = "../roofline/senders/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod senders;
-#[path = "../server/mod.rs"]
+#[path = "../serving/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
-mod server;
+mod serving;
 mod shards;
 
 use generator::Generator;
 use outpour::load::clients::Clients;
+use outpour::load::machine::monotonic_ns;
 use outpour::load::orders::Command;
+use outpour::load::publisher::http::{BATCH_MAX, Form};
+use outpour::load::publisher::schedule::Schedule;
+use outpour::load::publisher::{self, Publisher};
+use outpour::load::server::{Server, built_in_app};
 
 /// Measures the server's CPU time per delivery.
 #[derive(Parser)]
@@ -41,7 +43,7 @@ struct Options {
 #[derive(Clone, Debug, clap::Args)]
 struct Common {
     #[command(flatten)]
-    server: server::Options,
+    server: serving::Options,
     #[command(flatten)]
     generator: Generator,
     /// The event's data, in bytes.
@@ -164,7 +166,7 @@ fn main() -> io::Result<()> {
             } => {
                 let manner = flood::Manner {
                     seconds,
-                    batch: batch.clamp(1, publisher::BATCH_MAX),
+                    batch: batch.clamp(1, BATCH_MAX),
                     window,
                 };
                 flood::measure(&common, &loads, manner, &mut report)?;
@@ -205,7 +207,7 @@ fn all_parts(common: &Common) -> Vec<Part> {
                 load(5_000, None),
             ],
             seconds: 10,
-            batch: publisher::BATCH_MAX,
+            batch: BATCH_MAX,
             window: 32,
             common: common.clone(),
         },
@@ -213,11 +215,12 @@ fn all_parts(common: &Common) -> Vec<Part> {
 }
 
 /// A server's subscribers, all of them connected.
-fn subscribe(common: &Common, server: &server::Server, clients: usize) -> io::Result<Clients> {
+fn subscribe(common: &Common, server: &Server, clients: usize) -> io::Result<Clients> {
     let channels = generator::shared();
     let (target, sample) = (server.address, common.sample);
     let generator = &common.generator;
-    let mut unit = generator.start_pusher(target, server::KEY, channels, clients, sample)?;
+    let mut unit =
+        generator.start_pusher(target, &built_in_app().key, channels, clients, sample)?;
     unit.carry_out(Command::Open {
         clients,
         per_second: None,
@@ -229,5 +232,42 @@ fn subscribe(common: &Common, server: &server::Server, clients: usize) -> io::Re
 fn begin(data_bytes: usize) -> Command {
     Command::Begin {
         frame_bytes: Some(senders::frame_bytes(data_bytes)),
+    }
+}
+
+/// A back end that publishes over one connection.
+fn publisher(
+    common: &Common,
+    server: &Server,
+    batch: usize,
+    window: usize,
+) -> io::Result<Publisher> {
+    Publisher::start(publisher::Orders {
+        core: Some(common.generator.readers_core),
+        channels: vec![generator::CHANNEL.to_owned()],
+        event: generator::EVENT.to_owned(),
+        data_bytes: common.data_bytes,
+        http: Some(publisher::Http {
+            address: server.address,
+            form: Form::Pusher {
+                prefix: String::new(),
+                app: built_in_app(),
+            },
+            connections: 1,
+            window,
+            batch,
+        }),
+        events: None,
+    })
+}
+
+/// What one publisher sends to one channel, from now on.
+fn schedule(per_second: Option<f64>, seconds: f64) -> Schedule {
+    Schedule {
+        start_ns: monotonic_ns() + 10_000_000,
+        per_second,
+        length_ns: (seconds * 1e9) as u64,
+        channels: 1,
+        publishers: 1,
     }
 }

@@ -8,14 +8,12 @@ use std::io;
 
 use crate::generator::figures::Spread;
 use crate::generator::report::Report;
-use crate::publisher::Publisher;
 use crate::senders::{self, Method, Schedule, Sender};
-use crate::server::Server;
-use crate::{Common, Load, begin, subscribe};
+use crate::{Common, Load, begin, schedule as scheduled, subscribe};
 use outpour::load::clients::Clients;
-use outpour::load::machine::{monotonic_ns, sleep_until};
 use outpour::load::orders::{Command, Count};
-use outpour::load::stamp::Stamp;
+use outpour::load::publisher::Publisher;
+use outpour::load::server::Server;
 
 /// The server's CPU time per delivery may be so many times that of naked sends.
 const RATIO_MAX: f64 = 1.15;
@@ -67,9 +65,9 @@ fn compare(
     report.say(
         "round  sender  CPU us/delivery  messages/visit  bytes/message  p50 ms  p99 ms  max ms  wrong  ratio",
     );
-    let server = Server::start(&common.server)?;
+    let server = common.server.start()?;
     let mut subscribed = subscribe(common, &server, subscribers)?;
-    let mut publisher = Publisher::connect(server.address, 32)?;
+    let mut publisher = crate::publisher(common, &server, 1, 32)?;
     let (mut sender, mut naked_readers) = naked(common, subscribers)?;
 
     let mut naked_us = Vec::new();
@@ -111,10 +109,7 @@ fn compare(
 
 /// Naked sends from the server's (first) core, and their readers.
 pub fn naked(common: &Common, sockets: usize) -> io::Result<(Sender, Clients)> {
-    let first_core = common.server.cores.split([',', '-']).next();
-    let core = first_core
-        .and_then(|core| core.parse().ok())
-        .ok_or_else(|| io::Error::other("the server's cores start with no number"))?;
+    let core = common.server.core_numbers()?[0];
     let mut sender = Sender::start(&senders::Orders {
         method: Method::Ring,
         core,
@@ -149,14 +144,9 @@ fn served_round(
 ) -> io::Result<Round> {
     readers.carry_out(begin(schedule.data_bytes))?;
     let metrics = server.metrics()?;
-    let start_ns = monotonic_ns() + 10_000_000;
     let cpu_before_ns = server.cpu_ns()?;
-    for sequence in 0..schedule.messages {
-        let due_ns = start_ns + (sequence as f64 * 1e9 / schedule.per_second) as u64;
-        sleep_until(due_ns);
-        publisher.publish(&[Stamp { sequence, due_ns }.data(schedule.data_bytes)])?;
-    }
-    publisher.finish()?;
+    let seconds = schedule.messages as f64 / schedule.per_second;
+    publisher.run(scheduled(Some(schedule.per_second), seconds))?;
     let count = readers.drained(schedule.messages, 5_000)?;
     let cpu_ns = server.cpu_ns()? - cpu_before_ns;
     let after = server.metrics()?;

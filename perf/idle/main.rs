@@ -12,9 +12,9 @@ use clap::Parser;
 #[path = "../generator/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod generator;
-#[path = "../server/mod.rs"]
+#[path = "../serving/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
-mod server;
+mod serving;
 
 use generator::Generator;
 use generator::figures::slope;
@@ -22,7 +22,7 @@ use generator::report::Report;
 use outpour::load::clients::Clients;
 use outpour::load::machine;
 use outpour::load::orders::{Command, Manner};
-use server::Server;
+use outpour::load::server::{Server, built_in_app};
 
 /// The server's own memory per idle connection with one subscription.
 const BYTES_MAX: f64 = 256.0;
@@ -48,7 +48,7 @@ struct Options {
     #[arg(long, default_value_t = 20)]
     seconds: u64,
     #[command(flatten)]
-    server: server::Options,
+    server: serving::Options,
     #[command(flatten)]
     generator: Generator,
 }
@@ -73,14 +73,17 @@ fn main() -> io::Result<()> {
 }
 
 fn measure(options: &Options, report: &mut Report) -> io::Result<()> {
-    let server = Server::start(&options.server)?;
+    let server = options.server.start()?;
     let most = options.connections.iter().copied().max().unwrap_or(0);
     let channels = generator::shared();
     let most_at_once = most.max(options.warm_up);
-    let mut clients =
-        options
-            .generator
-            .start_pusher(server.address, server::KEY, channels, most_at_once, 1)?;
+    let mut clients = options.generator.start_pusher(
+        server.address,
+        &built_in_app().key,
+        channels,
+        most_at_once,
+        1,
+    )?;
     open(&mut clients, options.warm_up)?;
     close(&mut clients)?;
     std::thread::sleep(SETTLE);

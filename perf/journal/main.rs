@@ -2,15 +2,13 @@
 //! serials in memory, and with the journal, beside what the disk does in the same run; and how fast
 //! a start reads a journal.
 //!
-//! Each publisher is a thread with a connection that publishes one event and waits for its answer, as
-//! a back end does that wants to know. So publishers are what one group of the journal can hold.
+//! Each publisher is a connection that publishes one event and waits for its answer, as a back end
+//! does that wants to know. So publishers are what one group of the journal can hold.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -26,17 +24,18 @@ use outpour::options::{self, ChannelOptions, ChannelPattern};
 #[path = "../generator/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod generator;
-#[path = "../publisher/mod.rs"]
+#[path = "../serving/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
-mod publisher;
-#[path = "../server/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
-mod server;
+mod serving;
 
 use generator::Generator;
 use generator::report::Report;
-use publisher::Publisher;
-use server::Server;
+use outpour::load::machine;
+use outpour::load::publisher::http::Form;
+use outpour::load::publisher::schedule::Schedule;
+use outpour::load::publisher::{self, Publisher};
+use outpour::load::result::LatencyHistogram;
+use outpour::load::server::{Server, built_in_app};
 
 /// Records a second that a start is to read.
 const READ_LEAST: f64 = 1e6;
@@ -61,7 +60,7 @@ struct Options {
     #[arg(long, default_value = "target")]
     directory: PathBuf,
     #[command(flatten)]
-    server: server::Options,
+    server: serving::Options,
     #[command(flatten)]
     generator: Generator,
 }
@@ -134,18 +133,18 @@ fn publish(options: &Options, scratch: &Path, report: &mut Report) -> io::Result
                 "--journal-directory".to_string(),
                 directory.display().to_string(),
             ]);
-            let server = Server::start(&server)?;
-            let delays = acknowledged(server.address, *publishers, options.seconds)?;
+            let server = server.start()?;
+            let delays = acknowledged(options, &server, *publishers)?;
             let metrics = server.metrics()?;
             let syncs = metrics.sum("outpour_journal_syncs_total");
             let events = metrics.sum("outpour_journal_events_total");
             let seconds = options.seconds as f64;
             report.say(format_args!(
                 "{name:<20}  {publishers:>10}  {:>14.0}  {:>7.0}  {:>11.1}  {}",
-                delays.len() as f64 / seconds,
+                delays.count() as f64 / seconds,
                 syncs / seconds,
                 events / syncs.max(1.0),
-                quantiles(&delays)
+                quantiles(delays.values())
             ));
         }
     }
@@ -153,36 +152,45 @@ fn publish(options: &Options, scratch: &Path, report: &mut Report) -> io::Result
     Ok(())
 }
 
+/// How long each answer took. Every publisher has a connection and a channel of its own, and one
+/// event under way.
 fn acknowledged(
-    address: SocketAddr,
+    options: &Options,
+    server: &Server,
     publishers: usize,
-    seconds: u64,
-) -> io::Result<Histogram<u64>> {
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let run = move || -> io::Result<Histogram<u64>> {
-        let mut publisher = Publisher::connect(address, 2)?;
-        let mut delays = delays();
-        let data = ["x".repeat(100)];
-        while Instant::now() < end {
-            let start = Instant::now();
-            publisher.publish(&data)?;
-            publisher.finish()?;
-            note(&mut delays, start);
-        }
-        match publisher.refused {
-            0 => Ok(delays),
-            refused => Err(io::Error::other(format!(
-                "{refused} publishes were refused"
-            ))),
-        }
-    };
-    let threads: Vec<_> = (0..publishers).map(|_| thread::spawn(run)).collect();
-    let mut all = delays();
-    for thread in threads {
-        let delays = thread.join().expect("a publisher does not panic")?;
-        all.add(delays).expect("all have the same bounds");
+) -> io::Result<LatencyHistogram> {
+    let mut publisher = Publisher::start(publisher::Orders {
+        core: Some(options.generator.readers_core),
+        channels: (0..publishers)
+            .map(|number| format!("room-{number}"))
+            .collect(),
+        event: generator::EVENT.to_owned(),
+        data_bytes: 100,
+        http: Some(publisher::Http {
+            address: server.address,
+            form: Form::Pusher {
+                prefix: String::new(),
+                app: built_in_app(),
+            },
+            connections: publishers,
+            window: 1,
+            batch: 1,
+        }),
+        events: None,
+    })?;
+    let tally = publisher.run(Schedule {
+        start_ns: machine::monotonic_ns(),
+        per_second: None,
+        length_ns: options.seconds * 1_000_000_000,
+        channels: publishers as u64,
+        publishers: publishers as u64,
+    })?;
+    match tally.published - tally.accepted {
+        0 => Ok(tally.answer),
+        refused => Err(io::Error::other(format!(
+            "{refused} publishes were not accepted"
+        ))),
     }
-    Ok(all)
 }
 
 /// How fast a start reads a journal of small events that the page cache holds.
@@ -243,7 +251,7 @@ fn record(sequence: u64, channel: &str) -> Record<'_> {
         // The groups have 50 records, as those of a busy server.
         place: ((sequence - 1) % 50) as u32,
         content: Content::Event(Entry {
-            app_id: server::APP,
+            app_id: "1001",
             channel,
             epoch: 7,
             serial: sequence / CHANNELS + 1,

@@ -15,22 +15,22 @@ use clap::Parser;
 use outpour::load::clients::{self, Clients};
 use outpour::load::machine::{self as facts, monotonic_ns};
 use outpour::load::orders::{self, Access, Channels, Command, Orders, Pusher, Sample, Speech};
-use outpour::load::publisher::http::{App, Form};
+use outpour::load::publisher::http::Form;
 use outpour::load::publisher::schedule::Schedule;
 use outpour::load::publisher::{Http, Publisher};
 
 #[path = "../generator/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod generator;
-#[path = "../server/mod.rs"]
+#[path = "../serving/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
-mod server;
+mod serving;
 mod tuning;
 
 use generator::Generator;
 use generator::figures::Spread;
 use generator::report::Report;
-use server::Server;
+use outpour::load::server::{Server, built_in_app};
 
 /// The price of a delivery is compared with that at so many connections.
 const CONNECTIONS_AT_FIRST: usize = 10_000;
@@ -59,7 +59,7 @@ struct Options {
     #[arg(long, default_value = "0")]
     cores: String,
     #[command(flatten)]
-    binary: server::Binary,
+    binary: serving::Binary,
     /// Messages that are published one by one to all.
     #[arg(long, default_value_t = 5)]
     messages: usize,
@@ -116,13 +116,14 @@ fn measure(options: &Options, is_interrupted: &AtomicBool, report: &mut Report) 
     let shards = options
         .shards
         .unwrap_or_else(|| options.connections.div_ceil(CONNECTIONS_PER_SHARD));
-    let server = Server::start(&server::Options {
+    let server = (serving::Options {
         binary: options.binary.clone(),
         shards,
         cores: options.cores.clone(),
         // Pings between clients and server are another measurement.
         settings: vec!["--activity-timeout-s".to_owned(), "86400".to_owned()],
-    })?;
+    })
+    .start()?;
     let mut clients = Clients::start(&orders(options, &server))?;
     report.say(format_args!(
         "server    {shards} shards on cores {}, up to {} connections and one channel",
@@ -196,7 +197,7 @@ fn orders(options: &Options, server: &Server) -> Orders {
     Orders {
         target: server.address,
         sources: (0..addresses).map(source).collect(),
-        speech: Speech::Pusher(Pusher::new(server::KEY, None)),
+        speech: Speech::Pusher(Pusher::new(&built_in_app().key, None)),
         channels: Channels::Shared {
             access: Access::Public,
             name: CHANNEL.to_owned(),
@@ -259,11 +260,6 @@ fn progress(held: usize, wanted: usize, available: u64) {
 }
 
 fn start_publisher(options: &Options, server: &Server) -> io::Result<Publisher> {
-    let app = App {
-        id: server::APP.to_owned(),
-        key: server::KEY.to_owned(),
-        secret: server::SECRET.to_owned(),
-    };
     Publisher::start(outpour::load::publisher::Orders {
         core: Some(options.generator.readers_core),
         channels: vec![CHANNEL.to_owned()],
@@ -273,7 +269,7 @@ fn start_publisher(options: &Options, server: &Server) -> io::Result<Publisher> 
             address: server.address,
             form: Form::Pusher {
                 prefix: String::new(),
-                app,
+                app: built_in_app(),
             },
             connections: 1,
             window: 1,
