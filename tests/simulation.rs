@@ -17,8 +17,7 @@
 //! the serial that it was told when it came, and goes on without a gap or a repeat but for events that
 //! it is excluded from and gaps that it was told of. (Tried: seeds fail with a last chunk that is
 //! posted ahead of the frames before it, with a subscriber that then stands at its log's tail, with a
-//! chunk that is sent again whole after a short send, with a gap that is not told, and with an
-//! exclusion that is forgotten.)
+//! chunk that is sent again whole after a short send, and with a gap that is not told.)
 
 //! In half of the worlds one of these channels is durable. Its disk is simulated behind each shard's
 //! way to the edge thread: it syncs what came after a while, some of it at a time, or fails. Serials
