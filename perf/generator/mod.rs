@@ -39,7 +39,7 @@ impl Generator {
     pub fn begin(&self, name: &'static str) -> io::Result<Report> {
         let steered_to = self.netns.then_some(self.readers_core);
         if let Some(core) = steered_to {
-            netns::enter(core).map_err(|error| io::Error::other(error.to_string()))?;
+            netns::enter(&[core]).map_err(|error| io::Error::other(error.to_string()))?;
         }
         machine::lift_open_files();
         let report = Report::begin(name, self.record, steered_to);

@@ -63,9 +63,9 @@ const STEERED_TO: &str = "/sys/class/net/lo/queues/rx-0/rps_cpus";
 const FLOWS: &str = "/sys/class/net/lo/queues/rx-0/rps_flow_cnt";
 
 /// Moves this thread into a namespace of its own, and with it every thread and process that it starts from now on.
-/// Those that were there before stay where they are, so this comes first in `main`. What is received there is
-/// processed on `core`.
-pub fn enter(core: usize) -> Result<(), NetnsError> {
+/// Those that were there before stay where they are, so this comes before any thread. What is received there is
+/// processed on `cores`.
+pub fn enter(cores: &[usize]) -> Result<(), NetnsError> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(NetnsError::Rights)?;
     // The /sys below is to be seen here and nowhere else.
     let nothing = None::<&str>;
@@ -75,7 +75,7 @@ pub fn enter(core: usize) -> Result<(), NetnsError> {
     mount(Some("sysfs"), "/sys", Some("sysfs"), sealed, nothing).map_err(NetnsError::Mount)?;
     lift_loopback()?;
     write(FLOWS, "0")?;
-    write(STEERED_TO, &mask(core))
+    write(STEERED_TO, &mask(cores))
 }
 
 fn lift_loopback() -> Result<(), NetnsError> {
@@ -96,13 +96,15 @@ fn write(file: &'static str, text: &str) -> Result<(), NetnsError> {
     fs::write(file, text).map_err(|source| NetnsError::Steering { file, source })
 }
 
-/// One core as the kernel reads masks: hexadecimal, 32 cores a group, the highest first.
-fn mask(core: usize) -> String {
-    let mut text = format!("{:x}", 1_u32 << (core % 32));
-    for _ in 0..core / 32 {
-        text.push_str(",00000000");
+/// Cores as the kernel reads masks: hexadecimal, 32 cores a group, the highest first.
+fn mask(cores: &[usize]) -> String {
+    let groups = cores.iter().max().map_or(1, |most| most / 32 + 1);
+    let mut bits = vec![0_u32; groups];
+    for core in cores {
+        bits[core / 32] |= 1 << (core % 32);
     }
-    text
+    let groups = bits.iter().rev().map(|group| format!("{group:08x}"));
+    groups.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -114,11 +116,11 @@ mod tests {
 
     #[test]
     fn masks_are_groups_of_32_cores() {
-        assert_eq!(mask(0), "1");
-        assert_eq!(mask(1), "2");
-        assert_eq!(mask(31), "80000000");
-        assert_eq!(mask(32), "1,00000000");
-        assert_eq!(mask(70), "40,00000000,00000000");
+        assert_eq!(mask(&[0]), "00000001");
+        assert_eq!(mask(&[1, 3]), "0000000a");
+        assert_eq!(mask(&[31]), "80000000");
+        assert_eq!(mask(&[32]), "00000001,00000000");
+        assert_eq!(mask(&[70, 0]), "00000040,00000000,00000001");
     }
 
     /// Where the rights are there; where they are not, that the message says so.
@@ -127,7 +129,7 @@ mod tests {
         let outside = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = outside.local_addr().unwrap();
         let inside = std::thread::spawn(move || {
-            enter(0)?;
+            enter(&[0])?;
             // Nobody listens there, although somebody does outside.
             let refused = TcpStream::connect(address).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);

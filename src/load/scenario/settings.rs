@@ -225,6 +225,10 @@ pub struct Server {
     /// Its shards [default: one for each of its cores]
     #[arg(long)]
     pub shards: Option<usize>,
+    /// Run it, and the generator, in a network namespace of their own, whose loopback has received
+    /// packets processed on the generator's cores, as a network card would. Needs root
+    #[arg(long, conflicts_with = "target")]
+    pub netns: bool,
     /// A setting of the server, as in its file; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub set: Vec<(String, String)>,

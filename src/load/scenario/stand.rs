@@ -8,13 +8,13 @@ use super::address::Address;
 use super::crowd::Crowd;
 use super::record::Record;
 use super::settings::{Common, Decode, Load, PublishBy};
-use crate::load::machine;
 use crate::load::orders::{
     Access, CLIENTS_PER_RING, Channels, Glance, Orders, Sample, Settled, Speech,
 };
 use crate::load::publisher::{self, Publisher};
 use crate::load::result::{Core, Network, Role, Started, Target};
 use crate::load::server::{self, Server};
+use crate::load::{machine, netns};
 
 /// Clients of one source address; each has some 28,000 ports of its own towards one target.
 const CLIENTS_PER_SOURCE: usize = 4_000;
@@ -116,6 +116,9 @@ pub struct Stand {
 impl Stand {
     pub fn build(common: &Common, need: &Need) -> io::Result<Stand> {
         let cores = Cores::choose(common)?;
+        if common.server.netns {
+            netns::enter(&cores.generator).map_err(io::Error::other)?;
+        }
         // What this process does besides (reading counts, drawing) is the generator's too.
         machine::confine(&cores.generator)?;
         let (server, address) = match &common.target.target {
@@ -160,6 +163,7 @@ impl Stand {
             pids,
             target: target(common, &address, server.as_ref(), &cores),
             network: match is_local {
+                true if common.server.netns => Network::Netns,
                 true => Network::Loopback,
                 false => Network::Remote,
             },
