@@ -83,7 +83,7 @@ def compose(rows, servers, figures):
     if lost:
         lines.append("")
     lines += [line(row, servers, figures) for row in led]
-    lines += [""] + legend(lost, servers, figures)
+    lines += [""] + legend(led, lost, servers, figures)
     return "\n".join(lines) + "\n"
 
 
@@ -110,7 +110,7 @@ def line(row, servers, figures):
     return row.label.ljust(LABEL_WIDTH) + "".join(cells)
 
 
-def legend(lost, servers, figures):
+def legend(led, lost, servers, figures):
     lines = []
     for row in lost:
         ours = figures.median(OURS, row.key)
@@ -118,7 +118,7 @@ def legend(lost, servers, figures):
             value = figures.median(server, row.key)
             mine = "has none" if ours is None else row.form(ours)
             lines.append(f"* {row.label}: {NAMES.get(server, server)} {row.form(value)}, {OURS} {mine}")
-    if not lost:
+    if led and not lost:
         lines.append(f"{OURS} leads every row.")
     if figures.complaints:
         lines += ["", "Runs without a figure (-), or with a remark:"]
