@@ -38,10 +38,12 @@ def of_connect(results, prefix):
     failed = sum(storm["failed"] for storm in results["storms"])
     if failed and not complaint:
         complaint = f"{failed} attempts to connect failed and were made again"
-    rates = {}
+    figures = {}
     for storm in results["storms"]:
-        rates.setdefault(storm["kind"], []).append(storm["handshakes_per_s"])
-    return {f"{prefix} {kind}": median(values) for kind, values in rates.items()}, complaint
+        figures.setdefault(f"{prefix} {storm['kind']}", []).append(storm["handshakes_per_s"])
+        if storm["server_cpu_us_per_handshake"] is not None:
+            figures.setdefault(f"{prefix} {storm['kind']} cpu", []).append(storm["server_cpu_us_per_handshake"])
+    return {key: median(values) for key, values in figures.items()}, complaint
 
 
 def of_idle(results, prefix):
