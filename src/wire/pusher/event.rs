@@ -22,10 +22,18 @@ pub fn encode_client_event_tokens(
     user_id: &str,
     serial: u64,
 ) {
-    let digits = Digits::of(serial);
-    for piece in pieces(event, channel, data, user_id, digits.text()) {
+    for piece in pieces(event, channel, data) {
         out.extend_from_slice(piece.as_bytes());
     }
+    if !user_id.is_empty() {
+        out.extend_from_slice(USER_ID.as_bytes());
+        out.extend_from_slice(user_id.as_bytes());
+    }
+    if serial > 0 {
+        out.extend_from_slice(SERIAL.as_bytes());
+        out.extend_from_slice(Digits::of(serial).text());
+    }
+    out.push(b'}');
 }
 
 /// Bytes that [`encode_client_event_tokens`] appends.
@@ -36,34 +44,33 @@ pub fn client_event_length(
     user_id: &str,
     serial: u64,
 ) -> usize {
-    let digits = Digits::of(serial);
-    pieces(event, channel, data, user_id, digits.text())
-        .iter()
-        .map(|piece| piece.len())
-        .sum()
+    let mut length = "}".len();
+    for piece in pieces(event, channel, data) {
+        length += piece.len();
+    }
+    if !user_id.is_empty() {
+        length += USER_ID.len() + user_id.len();
+    }
+    if serial > 0 {
+        length += SERIAL.len() + Digits::of(serial).text().len();
+    }
+    length
 }
 
-fn pieces<'a>(
-    event: &'a str,
-    channel: &'a str,
-    data: &'a str,
-    user_id: &'a str,
-    serial: &'a str,
-) -> [&'a str; 12] {
-    let label = |token: &str, label| if token.is_empty() { "" } else { label };
+const USER_ID: &str = r#","user_id":"#;
+const SERIAL: &str = r#","serial":"#;
+
+/// What every event begins with.
+fn pieces<'a>(event: &'a str, channel: &'a str, data: &'a str) -> [&'a str; 7] {
+    let label = if data.is_empty() { "" } else { r#","data":"# };
     [
         r#"{"event":"#,
         event,
         r#","channel":""#,
         channel,
         "\"",
-        label(data, r#","data":"#),
+        label,
         data,
-        label(user_id, r#","user_id":"#),
-        user_id,
-        label(serial, r#","serial":"#),
-        serial,
-        "}",
     ]
 }
 
@@ -87,8 +94,8 @@ impl Digits {
         digits
     }
 
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.text[self.start..]).expect("digits are text")
+    fn text(&self) -> &[u8] {
+        &self.text[self.start..]
     }
 }
 
