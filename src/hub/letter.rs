@@ -31,12 +31,12 @@ pub enum Letter {
     Publish(Publication),
     /// What became of the event. `requester` waits for it, unless nobody does.
     Published {
-        requester: Option<Socket>,
+        requester: Option<Requester>,
         fate: Fate,
     },
     /// What became of an event that was held.
     Concluded {
-        requester: Socket,
+        requester: Requester,
         outcome: Outcome,
     },
     /// A question to a channel's home, or to a shard about all of its channels.
@@ -100,11 +100,20 @@ pub enum Letter {
     },
 }
 
+/// The connection whose request waits for what becomes of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requester {
+    pub socket: Socket,
+    /// Which of the request's events it is, one for each channel.
+    pub place: u16,
+}
+
 /// What becomes of an event when it reaches its channel's home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is in its channel's order.
-    Sequenced,
+    /// It is in its channel's order, with a serial if the channel gives them; or an app's hook has
+    /// dropped it.
+    Sequenced(Option<Serial>),
     /// It waits for an app's hook or for the disk; a `Concluded` follows for whoever waits.
     Held,
     /// Too many wait for that.
@@ -122,7 +131,7 @@ pub enum Refusal {
 /// What became of an event that waited at its channel's home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    Published,
+    Published(Option<Serial>),
     Refused(Refusal),
     /// A client's event could not be written. The client waits for nothing, but is told.
     ClientRefused,
@@ -132,7 +141,8 @@ impl Outcome {
     /// Of an event that does not wait any more.
     pub fn of(fate: Fate) -> Outcome {
         match fate {
-            Fate::Sequenced | Fate::Held => Outcome::Published,
+            Fate::Sequenced(serial) => Outcome::Published(serial),
+            Fate::Held => Outcome::Published(None),
             Fate::Refused(refusal) => Outcome::Refused(refusal),
         }
     }
@@ -197,12 +207,16 @@ pub struct Publication {
     app: u16,
     origin: Origin,
     pub excluded: Option<Address>,
-    pub requester: Option<Socket>,
+    pub requester: Option<Requester>,
 }
 
 impl Publication {
     /// Copies the event's text into `arena`, from which the publication keeps a share.
-    pub fn new(event: &Event<'_>, requester: Option<Socket>, arena: &mut BytesMut) -> Publication {
+    pub fn new(
+        event: &Event<'_>,
+        requester: Option<Requester>,
+        arena: &mut BytesMut,
+    ) -> Publication {
         for text in [event.channel, event.name, event.data] {
             arena.extend_from_slice(text.as_bytes());
         }

@@ -4,6 +4,7 @@ use crate::base::dialect::Dialect;
 use crate::hub::ask::Facts;
 use crate::wire::api::{self, Attributes, PublishForm};
 use crate::wire::channel::ChannelKind;
+use crate::wire::pusher::delivery::Serial;
 
 /// What the answer will be made of.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Entry {
     /// What is to be told of it, if anything.
     pub told: Option<Attributes>,
     pub facts: Facts,
+    /// What its event has, as the home said.
+    pub serial: Option<Serial>,
 }
 
 impl Publish {
@@ -54,6 +57,7 @@ impl Publish {
                     .info
                     .map(|info| info.applicable_to(ChannelKind::of(channel))),
                 facts: Facts::default(),
+                serial: None,
             })
         });
         Some(Publish {
@@ -74,6 +78,7 @@ impl Publish {
                 users,
                 subscriptions,
                 cached: None,
+                serial: entry.serial,
             };
             entry.told.map(|told| (told, facts))
         };

@@ -201,14 +201,22 @@ impl Engine {
         }
         let query = Publish::new(app, form, parsed);
         let query = query.map(|publish| Box::new(Query::Publish(publish)));
+        // Homes here tell serials while they are routed.
+        if let Some(query) = query {
+            self.connections.waiting(slot).pending = Some(Pending::Query(query));
+        }
         let receipts = match self.route(&events, Some(self.connections.socket(slot))) {
             Routed::Posted { receipts: 0 } => {
-                return match query {
-                    None => Outcome::Answer(Answer::accepted(self.options.compat)),
-                    Some(query) => match self.conclude_query(slot, query) {
+                let waiting = self.connections[slot].waiting.as_mut();
+                return match waiting.and_then(|waiting| waiting.pending.take()) {
+                    Some(Pending::Query(query)) => match self.conclude_query(slot, query) {
                         Some(answer) => Outcome::Answer(answer),
                         None => Outcome::Later,
                     },
+                    Some(Pending::SignIn(_) | Pending::Repeat(_)) => {
+                        unreachable!("only connections of the protocol wait for those")
+                    }
+                    None => Outcome::Answer(Answer::accepted(self.options.compat)),
                 };
             }
             Routed::Posted { receipts } => receipts,
@@ -220,7 +228,6 @@ impl Engine {
         let waiting = self.connections.waiting(slot);
         waiting.receipts = receipts;
         waiting.since_us = Some(self.now_us);
-        waiting.pending = query.map(Pending::Query);
         Outcome::Later
     }
 }

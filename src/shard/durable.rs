@@ -9,10 +9,10 @@
 //! ```
 
 use crate::base::metrics::Metric;
-use crate::base::socket::{Address, Socket};
+use crate::base::socket::Address;
 use crate::hub::durable::{Append, Due, Written};
 use crate::hub::held::Held;
-use crate::hub::letter::{Event, Fate, Origin, Outcome, Publication, Refusal};
+use crate::hub::letter::{Event, Fate, Origin, Outcome, Publication, Refusal, Requester};
 use crate::hub::notice::ToEdge;
 use crate::wire::pusher::delivery::Serial;
 
@@ -24,12 +24,11 @@ impl Engine {
     pub(super) fn persist(
         &mut self,
         event: &Event<'_>,
-        requester: Option<Socket>,
+        requester: Option<Requester>,
         from: u16,
     ) -> Fate {
         if !self.is_durable(event) {
-            self.sequence(event);
-            return Fate::Sequenced;
+            return Fate::Sequenced(self.sequence(event));
         }
         if self.post_append(event, requester, from) {
             return Fate::Held;
@@ -47,7 +46,7 @@ impl Engine {
     }
 
     /// False if there is no room for it to wait, or none on the way to the edge thread.
-    fn post_append(&mut self, event: &Event<'_>, requester: Option<Socket>, from: u16) -> bool {
+    fn post_append(&mut self, event: &Event<'_>, requester: Option<Requester>, from: u16) -> bool {
         let publication = Publication::new(event, requester, &mut self.arena);
         let Ok((ticket, round)) = self.durable.admit(publication.length()) else {
             return false;
@@ -120,8 +119,8 @@ impl Engine {
             number: due.serial,
         };
         assert_eq!(retained.next(), promised, "what is on disk is what is told");
-        self.sequence(&event);
-        self.conclude_due(due, Outcome::Published);
+        let serial = self.sequence(&event);
+        self.conclude_due(due, Outcome::Published(serial));
     }
 
     fn conclude_due(&mut self, due: &Due, outcome: Outcome) {
@@ -139,7 +138,7 @@ impl Engine {
         if let (Origin::Client, Some(Address { shard, socket })) = (event.origin, event.excluded) {
             self.conclusions.push_back(Conclusion {
                 shard,
-                requester: socket,
+                requester: Requester { socket, place: 0 },
                 outcome: Outcome::ClientRefused,
             });
         }

@@ -12,7 +12,7 @@ use crate::base::metrics::Metric;
 use crate::base::socket::Socket;
 use crate::hub::held::{Full, Held};
 use crate::hub::hook::{Action, Consult, Verdict};
-use crate::hub::letter::{Event, Fate, Letter, Origin, Outcome, Publication, Refusal};
+use crate::hub::letter::{Event, Fate, Letter, Origin, Outcome, Publication, Refusal, Requester};
 use crate::hub::notice::{FromEdge, ToEdge};
 use crate::wire::pusher;
 
@@ -22,7 +22,7 @@ use super::Engine;
 #[derive(Clone, Copy, Debug)]
 pub struct Conclusion {
     pub shard: u16,
-    pub requester: Socket,
+    pub requester: Requester,
     pub outcome: Outcome,
 }
 
@@ -31,7 +31,7 @@ impl Engine {
     pub(super) fn take_in(
         &mut self,
         event: &Event<'_>,
-        requester: Option<Socket>,
+        requester: Option<Requester>,
         from: u16,
     ) -> Fate {
         let Some(hook) = &self.apps.app(event.app).hook else {
@@ -127,7 +127,7 @@ impl Engine {
             }
             Action::Drop => {
                 self.metrics.add(Metric::EventsDropped, 1);
-                Fate::Sequenced
+                Fate::Sequenced(None)
             }
             Action::Refuse => {
                 self.metrics.add(Metric::EventsRefused, 1);
@@ -174,19 +174,19 @@ impl Engine {
     }
 
     /// A home has answered for an event that was held or refused.
-    pub(super) fn on_conclusion(&mut self, requester: Socket, outcome: Outcome) {
+    pub(super) fn on_conclusion(&mut self, requester: Requester, outcome: Outcome) {
         match outcome {
-            Outcome::Published => {}
+            Outcome::Published(serial) => self.note_serial(requester, serial),
             Outcome::Refused(refusal) => {
-                if self.connections.is_current(requester)
-                    && let Some(waiting) = self.connections[requester.slot].waiting.as_mut()
+                if self.connections.is_current(requester.socket)
+                    && let Some(waiting) = self.connections[requester.socket.slot].waiting.as_mut()
                 {
                     waiting.refusal = Some(refusal);
                 }
             }
-            Outcome::ClientRefused => return self.tell_client_refused(requester),
+            Outcome::ClientRefused => return self.tell_client_refused(requester.socket),
         }
-        self.on_receipt(requester);
+        self.on_receipt(requester.socket);
     }
 
     fn tell_client_refused(&mut self, sender: Socket) {

@@ -15,10 +15,11 @@
 use crate::base::metrics::Metric;
 use crate::base::socket::{Address, Socket};
 use crate::hub::audience::Exception;
-use crate::hub::letter::{Event, Fate, Letter, Origin, Outcome, Publication};
+use crate::hub::letter::{Event, Fate, Letter, Origin, Outcome, Publication, Requester};
 use crate::hub::notice::Kind;
 use crate::hub::variant::Variant;
 use crate::wire::channel::ChannelKind;
+use crate::wire::pusher::delivery::Serial;
 
 use super::Engine;
 use super::hold::Conclusion;
@@ -48,14 +49,18 @@ impl Engine {
             return Routed::Behind;
         }
         let mut receipts = 0;
-        for event in events {
+        for (place, event) in (0..).zip(events) {
+            let requester = requester.map(|socket| Requester { socket, place });
             self.metrics.add(Metric::Publishes, 1);
             let home = self.home_of(self.channels.hash(event.app, event.channel));
             if home == self.index {
                 let fate = self.take_in(event, requester, home);
-                if let (Some(requester), true) = (requester, fate != Fate::Sequenced) {
-                    receipts += 1;
-                    if let Fate::Refused(refusal) = fate {
+                let Some(requester) = requester else { continue };
+                match fate {
+                    Fate::Sequenced(serial) => self.note_serial(requester, serial),
+                    Fate::Held => receipts += 1,
+                    Fate::Refused(refusal) => {
+                        receipts += 1;
                         self.conclusions.push_back(Conclusion {
                             shard: home,
                             requester,
@@ -110,17 +115,16 @@ impl Engine {
         self.are_logs_full = all.any(|metrics| metrics.read(Metric::LogBytes) > most);
     }
 
-    /// Gives the event its place in its channel's order and encodes it, once for each variant.
-    pub fn sequence(&mut self, event: &Event<'_>) {
+    /// Gives the event its place in its channel's order and encodes it, once for each variant. Tells
+    /// its serial, if it has one.
+    pub fn sequence(&mut self, event: &Event<'_>) -> Option<Serial> {
         if event.origin == Origin::Api && ChannelKind::of(event.channel).is_cache() {
             self.cache(event);
         }
         let has_serial = self.gives_serial(event);
         let channel = self.channels.find(event.app, event.channel, Variant::Plain);
-        let Some(channel) = channel else { return };
-        let Some(mut home) = self.channels[channel].home.take() else {
-            return;
-        };
+        let channel = channel?;
+        let mut home = self.channels[channel].home.take()?;
         // Of an event that waited for the disk it was found before.
         let user_id = match event.user_id.is_empty() {
             true => home.user_id_of(event),
@@ -186,6 +190,7 @@ impl Engine {
             self.owe(channel);
         }
         self.review_congestion(channel);
+        event.serial
     }
 
     fn encode(&mut self, variant: Variant, event: &Event<'_>, frame: &mut Vec<u8>) {

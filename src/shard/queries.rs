@@ -7,10 +7,12 @@
 use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::hub::ask::{Ask, Content, Facts, Question};
+use crate::hub::letter::Requester;
 use crate::hub::query::{Publish, Query};
 use crate::hub::variant::Variant;
 use crate::wire::api::{self, Attributes};
 use crate::wire::pusher::CloseCode;
+use crate::wire::pusher::delivery::Serial;
 use crate::wire::pusher::user;
 
 use super::Engine;
@@ -95,6 +97,21 @@ impl Engine {
         }
     }
 
+    /// An event is published; if its publisher waits for an answer that tells serials, this is its.
+    pub(super) fn note_serial(&mut self, requester: Requester, serial: Option<Serial>) {
+        let Requester { socket, place } = requester;
+        if serial.is_none() || !self.connections.is_current(socket) {
+            return;
+        }
+        let waiting = self.connections[socket.slot].waiting.as_mut();
+        let pending = waiting.and_then(|waiting| waiting.pending.as_mut());
+        if let Some(Pending::Query(query)) = pending
+            && let Query::Publish(publish) = &mut **query
+        {
+            publish.entries[usize::from(place)].serial = serial;
+        }
+    }
+
     /// The last answer that a query waited for is there. Gives what its requester is told, unless
     /// there is more to ask.
     pub(super) fn conclude_query(&mut self, slot: u32, mut query: Box<Query>) -> Option<Answer> {
@@ -124,7 +141,7 @@ impl Engine {
         }
         let mut asks = false;
         for (place, entry) in (0..).zip(&publish.entries) {
-            if entry.told.is_some_and(|told| told != Attributes::default()) {
+            if entry.told.is_some_and(Attributes::asks_home) {
                 asks = true;
                 self.ask(Ask {
                     requester: self.connections.socket(slot),
@@ -167,6 +184,7 @@ impl Engine {
             users,
             subscriptions,
             cached,
+            serial: None,
         };
         let mut body = Vec::new();
         api::encode_channel(&mut body, told, &facts);
@@ -209,6 +227,7 @@ impl Engine {
                     users: facts.users,
                     subscriptions: facts.subscriptions,
                     cached: None,
+                    serial: None,
                 };
                 api::write_channel_entry(&mut entries, &record.name, told, &facts);
             }

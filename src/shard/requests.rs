@@ -270,7 +270,7 @@ impl Engine {
         let arena = &mut self.arena;
         let parked = events
             .iter()
-            .map(|event| Publication::new(event, Some(socket), arena));
+            .map(|event| Publication::new(event, None, arena));
         let waiting = self.connections.waiting(slot);
         waiting.parked.extend(parked);
         waiting.parked_until_ms = self.now_ms + self.options.publish_wait_ms_max;

@@ -78,6 +78,25 @@ for (const shards of [1, 4]) {
       assert.deepEqual(late.at, { epoch: readers[0].at.epoch, serial: 21 });
     });
 
+    // Broken once by a server that tells no serials: it failed.
+    test('a publisher that asks is told the serials of its events, of every channel', async () => {
+      const names = Array.from({ length: 8 }, (_, n) => `kept-told-${n}`);
+      const info = 'serial,subscription_count';
+      const readers = await Promise.all(names.map((name) => reader(name)));
+      await publish(names[3], 'before');
+      const answer = await made.back.trigger([...names, 'plain-told'], 'tick', 'all', { info }).then((response) => response.json());
+      const expected = names.map((name, n) => [name, { subscription_count: 1, epoch: readers[n].at.epoch, serial: n === 3 ? 2 : 1 }]);
+      assert.deepEqual(answer, { channels: Object.fromEntries([...expected, ['plain-told', { subscription_count: 0 }]]) });
+      for (const [n, one] of readers.entries()) assert.equal((await one.until('all')).at(-1)[0], expected[n][1].serial);
+
+      const event = (channel, more) => ({ channel, name: 'tick', data: 'batch', ...more });
+      const batch = [event(names[0], { info: 'serial' }), event(names[1]), event(names[0], { info: 'serial' }), event('plain-told', { info: 'serial' })];
+      const { epoch } = readers[0].at;
+      const told = await made.back.triggerBatch(batch).then((response) => response.json());
+      assert.deepEqual(told, { batch: [{ epoch, serial: 2 }, {}, { epoch, serial: 3 }, {}] });
+      assert.deepEqual(await publish(names[0], 'quiet').then((response) => response.json()), {});
+    });
+
     test('a channel that no pattern names has no serials, and says nothing of them', async () => {
       const one = await reader('plain', { rewind: 5 });
       assert.deepEqual(one.at, {});

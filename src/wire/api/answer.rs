@@ -9,6 +9,7 @@
 use super::attributes::Attributes;
 use crate::base::dialect::Dialect;
 use crate::wire::json;
+use crate::wire::pusher::delivery::Serial;
 
 /// What there is to tell of a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Facts<'a> {
     pub subscriptions: u64,
     /// Of a cache channel: what it holds.
     pub cached: Option<Cached<'a>>,
+    /// Of a publish: what its event has, if the channel has serials.
+    pub serial: Option<Serial>,
 }
 
 /// The event that a cache channel holds.
@@ -204,6 +207,10 @@ fn write_attributes(out: &mut Vec<u8>, told: Attributes, facts: &Facts<'_>) {
         (true, None) | (false, _) => "null".to_owned(),
     };
     write(told.cache, "cache", &cache);
+    if let Some(Serial { epoch, number }) = facts.serial.filter(|_| told.serial) {
+        write(true, "epoch", &format!(r#""{epoch:016x}""#));
+        write(true, "serial", &number.to_string());
+    }
     out.push(b'}');
 }
 
@@ -218,6 +225,7 @@ mod tests {
         user_count: false,
         subscription_count: false,
         cache: false,
+        serial: false,
     };
 
     const COUNTS: Attributes = Attributes {
@@ -230,6 +238,7 @@ mod tests {
         users: 42,
         subscriptions: 51,
         cached: None,
+        serial: None,
     };
 
     fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -280,6 +289,36 @@ mod tests {
     }
 
     #[test]
+    fn a_serial_is_told_where_there_is_one_and_it_was_asked_for() {
+        let asked = Attributes {
+            serial: true,
+            subscription_count: true,
+            ..NONE
+        };
+        let published = Facts {
+            serial: Some(Serial {
+                epoch: 0xc0_ffee,
+                number: 17,
+            }),
+            ..FACTS
+        };
+        assert_eq!(
+            encoded(|out| encode_batch_answer(
+                out,
+                [
+                    Some((asked, published)),
+                    Some((asked, FACTS)),
+                    Some((NONE, published))
+                ]
+            )),
+            concat!(
+                r#"{"batch":[{"subscription_count":51,"epoch":"0000000000c0ffee","serial":17},"#,
+                r#"{"subscription_count":51},{}]}"#
+            )
+        );
+    }
+
+    #[test]
     fn a_channel_tells_what_was_asked_for_and_nothing_else() {
         let all = Attributes {
             occupied: true,
@@ -293,6 +332,7 @@ mod tests {
             }),
             users: 42,
             subscriptions: 42,
+            serial: None,
         };
         assert_eq!(
             encoded(|out| encode_channel(out, all, &cached)),
@@ -396,10 +436,10 @@ mod tests {
             occupied: bool, user_count: bool, subscription_count: bool, cache: bool,
             users: u64, subscriptions: u64, data in proptest::option::of(any::<String>()),
         ) {
-            let told = Attributes { occupied, user_count, subscription_count, cache };
+            let told = Attributes { occupied, user_count, subscription_count, cache, serial: false };
             let token = data.as_ref().map(|data| json::RawString::encode(data));
             let cached = token.as_ref().map(|token| Cached { data: token.token(), ttl_s: 7 });
-            let facts = Facts { users, subscriptions, cached };
+            let facts = Facts { users, subscriptions, cached, serial: None };
             let mut expected = json!({});
             if occupied {
                 expected["occupied"] = (subscriptions > 0).into();

@@ -16,6 +16,8 @@ pub struct Attributes {
     pub user_count: bool,
     pub subscription_count: bool,
     pub cache: bool,
+    /// Of a published event. An extension.
+    pub serial: bool,
 }
 
 impl Attributes {
@@ -39,10 +41,23 @@ impl Attributes {
     pub(super) fn parse_of_publish(info: &str) -> Self {
         let mut asked = Self::default();
         for attribute in attributes_of(info) {
+            asked.serial |= attribute == "serial";
             asked.add(attribute);
         }
         asked.cache = false;
         asked
+    }
+
+    /// Whether the channel's home is to be asked for something of this once the event is published.
+    pub fn asks_home(self) -> bool {
+        let Self {
+            occupied,
+            user_count,
+            subscription_count,
+            cache,
+            serial: _,
+        } = self;
+        occupied || user_count || subscription_count || cache
     }
 
     /// What of this a publish tells of a channel of this kind.
@@ -100,6 +115,7 @@ mod tests {
         user_count: false,
         subscription_count: false,
         cache: false,
+        serial: false,
     };
 
     #[test]
@@ -110,6 +126,7 @@ mod tests {
             user_count: true,
             subscription_count: true,
             cache: true,
+            serial: false,
         };
         assert_eq!(
             Attributes::parse("user_count, subscription_count,,cache,cache"),
@@ -118,6 +135,7 @@ mod tests {
         for info in [
             "users",
             "occupied",
+            "serial",
             "user_count;cache",
             "user_count,User_count",
         ] {
@@ -141,6 +159,16 @@ mod tests {
             ..both
         };
         assert_eq!(asked.applicable_to(ChannelKind::Public), of_public);
+
+        let serial = Attributes::parse_of_publish("serial");
+        assert_eq!(
+            serial,
+            Attributes {
+                serial: true,
+                ..NONE
+            }
+        );
+        assert!(!serial.asks_home() && asked.asks_home());
     }
 
     #[test]

@@ -159,6 +159,7 @@ const SOKETI: Attributes = Attributes {
     user_count: false,
     subscription_count: true,
     cache: false,
+    serial: false,
 };
 
 fn told_of_channel(
@@ -224,6 +225,7 @@ mod tests {
         user_count: false,
         subscription_count: false,
         cache: false,
+        serial: false,
     };
 
     fn get(path: &'static str, dialect: Dialect) -> Result<Call<'static>, ApiError> {
