@@ -183,6 +183,24 @@ describe('what was acknowledged', () => {
   });
 });
 
+// Broken on purpose once by passing over the serial of an event that had waited: it failed.
+test('a publisher that asks is told the serials that its events have once they are on disk', async () => {
+  const server = await durable();
+  const names = ['disk-a', 'disk-b', 'disk-c', 'disk-d'];
+  const readers = await Promise.all(names.map((name) => Reader.open(server, name)));
+  const told = async (n) => publisher(server).trigger(names, 'n', { n }, { info: 'serial' }).then((response) => response.json());
+  const expected = (serial) => ({ channels: Object.fromEntries(names.map((name, place) => [name, { epoch: readers[place].answer.epoch, serial }])) });
+  assert.deepEqual(await told(1), expected(1));
+  assert.deepEqual(await told(2), expected(2));
+  for (const reader of readers) {
+    await reader.has(2);
+    assert.deepEqual(reader.events, [[1, 1], [2, 2]]);
+  }
+  await server.stop('SIGKILL');
+  await server.start();
+  assert.deepEqual(await told(3), expected(3));
+});
+
 test('client events of durable channels have serials, their own order, and outlast a crash', async () => {
   const server = await durable({ channels: '[[apps.channels]]\nname = "private-disk-*"\ndurability = "disk"' });
   const back = publisher(server);
