@@ -12,7 +12,7 @@ use crate::base::socket::Socket;
 use crate::hub::letter::{Event, Publication, Refusal};
 use crate::wire::api::StatusPage;
 use crate::wire::http::{self, Body, Parsed, Persistence, Request};
-use crate::wire::pusher;
+use crate::wire::pusher::{self, library};
 
 use super::Engine;
 use super::connections::{Http, Pending, Protocol, State};
@@ -239,6 +239,14 @@ impl Engine {
         if matches!(request.method(), "GET" | "HEAD") {
             if path == "/" {
                 return Outcome::Answer(Answer::ok());
+            }
+            if path == library::PATH {
+                return Outcome::Answer(Answer {
+                    status: 200,
+                    headers: library::HEADERS,
+                    body: library::TEXT.into(),
+                    more: Vec::new(),
+                });
             }
             if path == "/metrics" && self.options.metrics_are_served() {
                 let edge = self.edge.as_ref().map(|edge| &edge.metrics);

@@ -8,6 +8,7 @@
 //! | `client` | what clients say |
 //! | `delivery` | serials: where a subscription begins and stands, and what is missing |
 //! | `event` | the one encode of a publish |
+//! | `library` | the file with which pusher-js resumes |
 //! | `member` | who is in a presence channel |
 //! | `reply` | what the server says to one client |
 //! | `close` | why a connection ends |
@@ -34,6 +35,7 @@ mod client;
 mod close;
 pub mod delivery;
 mod event;
+pub mod library;
 pub mod member;
 mod reply;
 mod socket_id;
