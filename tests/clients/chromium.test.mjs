@@ -13,6 +13,7 @@ import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import { chromium } from 'playwright-core';
 import { Arrivals, within } from './bounded.mjs';
 import { library, Raw } from './clients.mjs';
+import { Line } from './line.mjs';
 import { APP, Server } from './server.mjs';
 
 const require = createRequire(import.meta.url);
@@ -244,6 +245,89 @@ describe('pusher-js in Chromium', () => {
       await page.next('last');
       assert.deepEqual(page.all('hello'), [{ n: 1 }]);
     }
+  });
+});
+
+describe('pusher-js in Chromium that resumes', () => {
+  let kept;
+  let publisher;
+  let lines;
+  before(async () => {
+    lines = [];
+    kept = await Server.start({ shards: 2, config: 'retained_channels = "kept-* private-kept-*"\nretention_messages_max = 40\n' });
+    publisher = library(kept);
+  });
+  after(async () => {
+    lines?.forEach((line) => line.close());
+    publisher?.hangUp();
+    await kept?.close();
+  });
+
+  /** A page that has loaded the file from the server, on a line of its own. */
+  async function recoveringPage(channel) {
+    const line = await Line.to(kept.port);
+    lines.push(line);
+    const page = await open();
+    await page.addScriptTag({ url: `${kept.url}/outpour/1/recovery.js` });
+    await page.evaluate(({ key, port, channel }) => {
+      window.pusher = window.Outpour.recover(new window.Pusher(key, {
+        wsHost: '127.0.0.1',
+        wsPort: port,
+        forceTLS: false,
+        enabledTransports: ['ws'],
+        cluster: 'none',
+        channelAuthorization: { endpoint: '/broadcasting/auth', transport: 'ajax', params: { user: 'nobody' } },
+      }));
+      window.pusher.connection.bind('state_change', ({ current }) => window.tell('state', current));
+      window.pusher.bind('outpour:gap', (gap) => window.tell('gap', gap));
+      const room = window.pusher.subscribe(channel);
+      room.bind('pusher:subscription_succeeded', () => window.tell('subscribed', null));
+      room.bind('hello', ({ n }) => window.tell('hello', n));
+    }, { key: APP.key, port: line.port, channel });
+    await page.next('subscribed');
+    const hello = (n) => page.told.find(([name, data]) => name === 'hello' && data === n, `event ${n}`);
+    const cut = async () => {
+      const from = page.told.length;
+      line.cut();
+      await page.told.find(([name, data]) => name === 'state' && data === 'connecting', 'that it is away', undefined, from);
+    };
+    return { page, line, hello, cut };
+  }
+
+  const publish = async (channel, from, to) => {
+    for (let n = from; n <= to; n += 1) await publisher.trigger(channel, 'hello', { n });
+  };
+  const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => from + n);
+
+  for (const channel of ['kept-room', 'private-kept-room']) {
+    test(`a page that loses its connection has every event of ${channel} once and in order`, async () => {
+      const { page, line, hello, cut } = await recoveringPage(channel);
+      await publish(channel, 1, 10);
+      for (let published = 10; published < 50; published += 20) {
+        await hello(published);
+        await cut();
+        await publish(channel, published + 1, published + 10);
+        line.mend();
+        await publish(channel, published + 11, published + 20);
+      }
+      await hello(50);
+      assert.deepEqual(page.all('hello'), numbers(1, 50));
+      assert.deepEqual(page.all('gap'), []);
+    });
+  }
+
+  test('a page that comes back too late is told what it misses', async () => {
+    const channel = 'kept-late';
+    const { page, line, hello, cut } = await recoveringPage(channel);
+    await publish(channel, 1, 3);
+    await hello(3);
+    await cut();
+    await publish(channel, 4, 100);
+    line.mend();
+    await hello(100);
+    const gaps = page.all('gap');
+    assert.deepEqual(gaps, [{ channel, epoch: gaps[0]?.epoch, from: 4, to: 60, reason: 'evicted' }]);
+    assert.deepEqual(page.all('hello'), [...numbers(1, 3), ...numbers(61, 100)]);
   });
 });
 

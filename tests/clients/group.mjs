@@ -21,8 +21,8 @@ export function group(settings) {
     await made.server?.close();
   });
   made.library = (options) => keep(made.backs, library(made.server, options));
-  made.join = async (options = {}) => {
-    const client = pusherJs(made.server, { channelAuthorization: authorizer(made.back), ...options });
+  made.join = async (options = {}, prepare = (client) => client) => {
+    const client = prepare(pusherJs(made.server, { channelAuthorization: authorizer(made.back), ...options }));
     made.clients.push(client);
     await client.states.find((state) => state === 'connected', 'connected');
     return client;

@@ -1,4 +1,4 @@
-// Lets stock pusher-js (7 and 8) miss nothing: what came while its connection was away comes behind the next subscription, and
+// Lets stock pusher-js miss nothing: what came while its connection was away comes behind the next subscription, and
 // what is not retained any more is told by an event `outpour:gap`. To be loaded behind pusher-js, and called at once:
 //
 //   const pusher = Outpour.recover(new Pusher(key, options));
