@@ -1,7 +1,7 @@
 // The file that lets stock pusher-js resume, in node as in a page (chromium.test.mjs has it in a browser).
 //
 // Broken on purpose, each failed a test here: sending no `resume`, not counting serials, keeping what a channel has by its name
-// across an unsubscription, raising no gap, and not asking again after a refusal.
+// across an unsubscription, and raising no gap.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
