@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::OpCode;
+use tungstenite::protocol::frame::coding::{Control, OpCode};
 
 use super::Fault;
 
@@ -23,6 +23,15 @@ pub fn append_masked(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
         .format(length, out)
         .expect("a vector takes every write");
     out.extend_from_slice(payload);
+}
+
+/// A client's close frame: all is well (RFC 6455, section 7.4.1).
+pub fn append_close(out: &mut Vec<u8>) {
+    append_masked(
+        out,
+        OpCode::Control(Control::Close),
+        &1000_u16.to_be_bytes(),
+    );
 }
 
 /// A whole frame of a server.

@@ -28,6 +28,8 @@ pub use plain::Plain;
 pub use pusher::PusherDialect;
 pub use socketio::SocketIo;
 
+use tungstenite::protocol::frame::coding::{Control, OpCode};
+
 use super::orders::{Channels, Speech};
 
 /// What a dialect remembers of one client.
@@ -101,10 +103,14 @@ pub trait Dialect: Send {
     fn ask(&self, speaker: &mut Speaker, out: &mut Vec<u8>);
 
     /// A sign of life that is not answered.
-    fn heartbeat(&self, out: &mut Vec<u8>);
+    fn heartbeat(&self, out: &mut Vec<u8>) {
+        frames::append_masked(out, OpCode::Control(Control::Pong), b"");
+    }
 
     /// The last words before an end of stream.
-    fn goodbye(&self, out: &mut Vec<u8>);
+    fn goodbye(&self, out: &mut Vec<u8>) {
+        frames::append_close(out);
+    }
 
     /// An event of the client's own, to the others on the channel.
     fn publish(&self, channel: &str, data: &str, out: &mut Vec<u8>);

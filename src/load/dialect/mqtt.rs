@@ -7,9 +7,9 @@
 
 use std::net::SocketAddr;
 
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::frames::append_masked;
+use super::frames::{append_close, append_masked};
 use super::{Dialect, Fault, Heard, Speaker, pipe, upgrade};
 
 const UPGRADING: u8 = 0;
@@ -72,17 +72,9 @@ impl Dialect for Mqtt {
         append(out, &packet(0xc0, &[]));
     }
 
-    fn heartbeat(&self, out: &mut Vec<u8>) {
-        append_masked(out, OpCode::Control(Control::Pong), b"");
-    }
-
     fn goodbye(&self, out: &mut Vec<u8>) {
         append(out, &packet(0xe0, &[]));
-        append_masked(
-            out,
-            OpCode::Control(Control::Close),
-            &1000_u16.to_be_bytes(),
-        );
+        append_close(out);
     }
 
     fn publish(&self, channel: &str, data: &str, out: &mut Vec<u8>) {

@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::frames::append_masked;
 use super::{Dialect, Fault, Heard, Speaker, pipe, upgrade};
@@ -81,14 +81,6 @@ impl Dialect for Nats {
 
     fn heartbeat(&self, out: &mut Vec<u8>) {
         append(out, "PONG\r\n");
-    }
-
-    fn goodbye(&self, out: &mut Vec<u8>) {
-        append_masked(
-            out,
-            OpCode::Control(Control::Close),
-            &1000_u16.to_be_bytes(),
-        );
     }
 
     fn publish(&self, channel: &str, data: &str, out: &mut Vec<u8>) {

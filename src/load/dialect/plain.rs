@@ -5,9 +5,9 @@
 
 use std::net::SocketAddr;
 
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::frames::{self, append_masked};
+use super::frames;
 use super::{Dialect, Fault, Heard, Speaker, pipe, upgrade};
 
 /// What stands in a path for the channel's name.
@@ -83,18 +83,6 @@ impl Dialect for Plain {
 
     fn ask(&self, _: &mut Speaker, _: &mut Vec<u8>) {
         unreachable!("nothing is asked without a protocol");
-    }
-
-    fn heartbeat(&self, out: &mut Vec<u8>) {
-        append_masked(out, OpCode::Control(Control::Pong), b"");
-    }
-
-    fn goodbye(&self, out: &mut Vec<u8>) {
-        append_masked(
-            out,
-            OpCode::Control(Control::Close),
-            &1000_u16.to_be_bytes(),
-        );
     }
 
     fn publish(&self, _: &str, _: &str, _: &mut Vec<u8>) {

@@ -169,18 +169,6 @@ impl Dialect for PusherDialect {
         append_text(out, r#"{"event":"pusher:ping","data":{}}"#);
     }
 
-    fn heartbeat(&self, out: &mut Vec<u8>) {
-        append_masked(out, OpCode::Control(Control::Pong), b"");
-    }
-
-    fn goodbye(&self, out: &mut Vec<u8>) {
-        append_masked(
-            out,
-            OpCode::Control(Control::Close),
-            &1000_u16.to_be_bytes(),
-        );
-    }
-
     fn publish(&self, channel: &str, data: &str, out: &mut Vec<u8>) {
         append_text(
             out,

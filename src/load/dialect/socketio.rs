@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::frames::{self, append_masked};
 use super::{Dialect, Fault, Heard, Speaker, pipe, upgrade};
@@ -84,18 +84,6 @@ impl Dialect for SocketIo {
 
     fn ask(&self, _: &mut Speaker, out: &mut Vec<u8>) {
         append(out, r#"421["ask"]"#);
-    }
-
-    fn heartbeat(&self, out: &mut Vec<u8>) {
-        append_masked(out, OpCode::Control(Control::Pong), b"");
-    }
-
-    fn goodbye(&self, out: &mut Vec<u8>) {
-        append_masked(
-            out,
-            OpCode::Control(Control::Close),
-            &1000_u16.to_be_bytes(),
-        );
     }
 
     fn publish(&self, channel: &str, data: &str, out: &mut Vec<u8>) {
