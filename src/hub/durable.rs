@@ -31,7 +31,6 @@ pub struct Append {
     pub name: Box<str>,
     pub data: Box<str>,
     pub user_id: Box<str>,
-    pub idempotency_key: Box<str>,
 }
 
 /// What became of appends.

@@ -71,7 +71,6 @@ impl Engine {
             name: event.name.into(),
             data: event.data.into(),
             user_id: user_id.as_str().into(),
-            idempotency_key: "".into(),
         };
         let edge = self
             .edge

@@ -55,6 +55,7 @@ pub struct Entry<'a> {
     /// Empty if there is none, as the next two.
     pub data: &'a str,
     pub user_id: &'a str,
+    /// A place in the format for the key under which a publish is repeated; empty, for none is taken yet.
     pub idempotency_key: &'a str,
 }
 

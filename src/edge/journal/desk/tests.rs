@@ -36,7 +36,6 @@ fn append(channel: &str, ticket: u64, round: u32, serial: u64, data: &str) -> Ap
         name: "\"said\"".into(),
         data: data.into(),
         user_id: "".into(),
-        idempotency_key: "".into(),
     }
 }
 
