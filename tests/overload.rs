@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use outpour::base::limits;
-use outpour::base::metrics::Metric;
+use outpour::base::metrics::{Latency, Metric};
 use outpour::options::Automatic;
 use outpour::server::Running;
 use socket2::{Domain, Socket, Type};
@@ -335,6 +335,79 @@ fn a_connection_is_kept_for_its_next_request_wherever_the_last_was_answered() {
     for publisher in &mut publishers {
         publisher.publish("room", "the connection is still there");
     }
+    running.stop();
+}
+
+/// Half of the channels are at home on the other shard. Fails if answers overtake each other (try
+/// it: answer at once in `answer_in_turn`), and if publishes wait for each other's answers (try it:
+/// let `lets_follow` say no).
+#[test]
+fn requests_of_one_connection_are_answered_in_their_order_and_publishes_do_not_wait_for_answers() {
+    const ROUNDS: usize = 100;
+    let running = serve(2, |_| {});
+    let mut subscribers: Vec<_> = (0..8)
+        .map(|room| subscribe(running.address(), &format!("room-{room}")))
+        .collect();
+    let mut publisher = Publisher::connect(running.address());
+    let (mut requests, mut expected) = (Vec::new(), Vec::new());
+    let mut ask = |request: &[u8], status: u16| {
+        requests.extend_from_slice(request);
+        expected.push(status);
+    };
+    for round in 0..ROUNDS {
+        for room in 0..8 {
+            let channel = format!("room-{room}");
+            ask(&publish_request(&[&channel], &round.to_string()), 200);
+        }
+        match round % 8 {
+            1 => ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            3 => ask(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+            5 => {
+                let head = "POST /apps/1001/events HTTP/1.1\r\nHost: a\r\nContent-Length: 2";
+                ask(format!("{head}\r\n\r\n{{}}").as_bytes(), 401);
+            }
+            7 => {
+                let head = "POST /apps/1001/nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 2";
+                ask(format!("{head}\r\n\r\n{{}}").as_bytes(), 404);
+            }
+            _ => {}
+        }
+    }
+    ask(b"POST /apps/1001/events HTTP/1.1\r\n\r\n", 400);
+    let mut writer = publisher
+        .stream
+        .try_clone()
+        .expect("a socket can be shared");
+    let writing = std::thread::spawn(move || writer.write_all(&requests));
+    let statuses: Vec<u16> = expected
+        .iter()
+        .map(|_| publisher.answer().expect("each is answered").status)
+        .collect();
+    let mut pairs = statuses.iter().zip(&expected);
+    let first_wrong = pairs.position(|(status, expected)| status != expected);
+    assert_eq!(first_wrong, None, "of {}", expected.len());
+    publisher
+        .answer()
+        .expect_err("a broken request is the last");
+    writing
+        .join()
+        .expect("it does not panic")
+        .expect("it is read");
+    for (room, subscriber) in subscribers.iter_mut().enumerate() {
+        for round in 0..ROUNDS {
+            let data = data_of_next(subscriber, &format!("room-{room}"));
+            assert_eq!(data, round.to_string());
+        }
+    }
+    // They are summed up once a second.
+    std::thread::sleep(Duration::from_secs(2));
+    let waits: u64 = running
+        .metrics()
+        .iter()
+        .map(|metrics| metrics.summary(Latency::PublishWait).count)
+        .sum();
+    assert!(waits > 0, "no home is on the other shard");
+    assert!(waits < ROUNDS as u64 * 2, "{waits} waits");
     running.stop();
 }
 

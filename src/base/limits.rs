@@ -70,6 +70,10 @@ pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 /// until the request is answered, and TCP holds the peer back.
 pub const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
 
+/// Publishes of one connection whose homes have not confirmed them yet, beside the last. Their
+/// answers go together, so that more would make the first answer late.
+pub const PUBLISHES_AHEAD_MAX: u32 = 64;
+
 /// How long a closing connection waits for the peer's end of stream, so that the last bytes sent
 /// are not lost to a reset.
 pub const LINGER_MS: u64 = 2_000;

@@ -201,11 +201,17 @@ impl Engine {
         }
         let query = Publish::new(app, form, parsed);
         let query = query.map(|publish| Box::new(Query::Publish(publish)));
+        let app = self.apps.app(app);
+        let is_certain = query.is_none()
+            && app.hook.is_none()
+            && !events.iter().any(|event| app.is_durable(event.channel));
         // Homes here tell serials while they are routed.
         if let Some(query) = query {
             self.connections.waiting(slot).pending = Some(Pending::Query(query));
         }
+        let is_following = self.connections[slot].is_waiting();
         let receipts = match self.route(&events, Some(self.connections.socket(slot))) {
+            Routed::Posted { receipts: 0 } if is_following && is_certain => 0,
             Routed::Posted { receipts: 0 } => {
                 let waiting = self.connections[slot].waiting.as_mut();
                 return match waiting.and_then(|waiting| waiting.pending.take()) {
@@ -213,8 +219,8 @@ impl Engine {
                         Some(answer) => Outcome::Answer(answer),
                         None => Outcome::Later,
                     },
-                    Some(Pending::SignIn(_) | Pending::Repeat(_)) => {
-                        unreachable!("only connections of the protocol wait for those")
+                    Some(Pending::SignIn(_) | Pending::Repeat(_) | Pending::Turn(_)) => {
+                        unreachable!("a publish waits for none of those")
                     }
                     None => Outcome::Answer(Answer::accepted(self.options.compat)),
                 };
@@ -226,8 +232,9 @@ impl Engine {
             }
         };
         let waiting = self.connections.waiting(slot);
-        waiting.receipts = receipts;
-        waiting.since_us = Some(self.now_us);
+        waiting.receipts += receipts;
+        waiting.is_certain = is_certain && waiting.parked.is_empty();
+        waiting.since_us.get_or_insert(self.now_us);
         Outcome::Later
     }
 }

@@ -24,6 +24,7 @@ use crate::wire::http::Progress;
 use crate::wire::websocket::Decoder;
 
 use super::backlog::Backlog;
+use super::requests::Answer;
 use super::sessions::Fallback;
 use super::transfer::Departure;
 
@@ -199,6 +200,12 @@ pub struct Waiting {
     pub is_head: bool,
     /// What is to be done when the last of them came, if it is not simply to go on.
     pub pending: Option<Pending>,
+    /// It is a publish, and nothing can refuse it any more: the next may be read.
+    pub is_certain: bool,
+    /// Such publishes that came before the request that waits. They are answered ahead of it.
+    pub ahead: u32,
+    /// The client of the next request sends its body when it is told to.
+    pub owes_continue: bool,
 }
 
 /// What a connection waits for answers for.
@@ -209,11 +216,18 @@ pub enum Pending {
     /// To refuse a subscription to this channel, which was asked for again before the first was
     /// answered.
     Repeat(Box<str>),
+    /// Only for the answers to those ahead of it.
+    Turn(Box<Answer>),
 }
 
 impl Waiting {
     pub fn is_waiting(&self) -> bool {
         self.receipts > 0 || !self.parked.is_empty() || self.is_flushing
+    }
+
+    /// Whether a call of the API may be carried out before the one that waits is answered.
+    pub fn lets_follow(&self) -> bool {
+        self.is_certain && self.ahead < limits::PUBLISHES_AHEAD_MAX && !self.is_flushing
     }
 
     /// The peer has sent as much ahead as it may.

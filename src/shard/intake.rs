@@ -74,6 +74,8 @@ impl Engine {
                 waiting.input.extend_from_slice(bytes);
                 if !waiting.is_waiting() {
                     self.read_on(slot);
+                } else if waiting.lets_follow() {
+                    self.read_following(slot);
                 } else if waiting.is_full() {
                     let socket = self.connections.socket(slot);
                     self.operations.push(Operation::StopReceiving { socket });
@@ -105,7 +107,7 @@ impl Engine {
             if bytes.is_empty() {
                 return self.refresh_timer(slot);
             }
-            if connection.is_waiting() {
+            if connection.is_waiting() && !self.may_follow(slot, bytes) {
                 return self.keep(slot, bytes);
             }
             if self.asks_too_fast(slot) {

@@ -1,4 +1,9 @@
 //! HTTP requests: answered, opened as WebSockets, or kept waiting while the engine is behind.
+//!
+//! Answers of a connection go in the order of its requests. What waits for other shards holds up the
+//! next request, but for publishes that nothing can refuse any more: behind such a one the next call
+//! that publishes is carried out at once, so that a back end that pipelines is bound by the engine
+//! and not by the way to another shard and back. One call at most waits for more than receipts.
 
 use std::borrow::Cow;
 use std::mem;
@@ -19,7 +24,8 @@ use super::connections::{Http, Pending, Protocol, State};
 use super::publish::Routed;
 
 /// An answer to an HTTP request.
-pub(super) struct Answer {
+#[derive(Debug)]
+pub struct Answer {
     pub(super) status: u16,
     pub(super) headers: &'static [(&'static str, &'static str)],
     pub(super) body: Cow<'static, str>,
@@ -124,13 +130,16 @@ impl Engine {
             body_bytes_max: self.options.http_body_bytes_max,
         };
         let bytes_end = bytes.len();
+        let is_following = self.connections[slot].is_waiting();
         let (consumed, answer, persistence, upgrade) =
             match http::parse(bytes, &mut http.progress, &limits) {
                 Ok(Parsed::Partial {
                     keep,
                     continue_wanted,
                 }) => {
-                    if continue_wanted {
+                    if continue_wanted && is_following {
+                        self.connections.waiting(slot).owes_continue = true;
+                    } else if continue_wanted {
                         self.reply_bytes(slot, http::CONTINUE);
                     }
                     http.begun_ms.get_or_insert(self.now_ms);
@@ -145,6 +154,13 @@ impl Engine {
                     self.metrics.add(Metric::Requests, 1);
                     self.metrics.add(Metric::RequestsRefused, 1);
                     self.tell(slot, refusal.reason());
+                    if is_following {
+                        self.connections[slot].protocol = Protocol::Http(http);
+                        let answer = Answer::refusal(refusal.status(), refusal.reason());
+                        self.take_place(slot);
+                        self.answer_in_turn(slot, answer, false, Persistence::Close);
+                        return None;
+                    }
                     let mut text = mem::take(&mut self.text);
                     text.clear();
                     http::encode_refusal(refusal, &mut text);
@@ -155,6 +171,9 @@ impl Engine {
                 }
                 Ok(Parsed::Whole { request, consumed }) => {
                     self.metrics.add(Metric::Requests, 1);
+                    if is_following {
+                        self.take_place(slot);
+                    }
                     if request.upgrades_to_websocket() {
                         let upgrade = self.upgrade(slot, &request);
                         (consumed, None, Persistence::Close, upgrade)
@@ -174,6 +193,10 @@ impl Engine {
                         } else {
                             let is_head = request.method() == "HEAD";
                             match self.serve(slot, &request, persistence) {
+                                Outcome::Answer(answer) if is_following => {
+                                    self.answer_in_turn(slot, answer, is_head, persistence);
+                                    (consumed, None, persistence, None)
+                                }
                                 Outcome::Answer(answer) => {
                                     (consumed, Some((answer, is_head)), persistence, None)
                                 }
@@ -282,7 +305,7 @@ impl Engine {
         let waiting = self.connections.waiting(slot);
         waiting.parked.extend(parked);
         waiting.parked_until_ms = self.now_ms + self.options.publish_wait_ms_max;
-        waiting.since_us = Some(self.now_us);
+        waiting.since_us.get_or_insert(self.now_us);
         self.parked.push_back((socket, waiting.parked_until_ms));
         self.wheel.set(slot, waiting.parked_until_ms);
     }
@@ -324,8 +347,9 @@ impl Engine {
                     self.refresh_timer(slot);
                     let receipts = if requester.is_some() { receipts } else { 0 };
                     let waiting = self.connections[slot].waiting.as_mut();
-                    waiting.expect("it was just read").receipts = receipts;
-                    if receipts == 0 {
+                    let waiting = waiting.expect("it was just read");
+                    waiting.receipts += receipts;
+                    if waiting.receipts == 0 {
                         self.conclude(slot);
                     }
                 }
@@ -347,9 +371,52 @@ impl Engine {
             return;
         };
         waiting.receipts = waiting.receipts.saturating_sub(1);
-        if waiting.receipts == 0 {
+        if waiting.receipts == 0 && waiting.parked.is_empty() {
             self.conclude(slot);
         }
+    }
+
+    /// Reads on while a request waits that others may follow.
+    pub(super) fn read_following(&mut self, slot: u32) {
+        let mut input = mem::take(&mut self.connections.waiting(slot).input);
+        self.read(slot, &mut input);
+        if let Some(waiting) = self.connections[slot].waiting.as_mut()
+            && waiting.input.is_empty()
+        {
+            input.clear();
+            waiting.input = input;
+        }
+    }
+
+    /// Whether the request that these bytes begin may be carried out before the one that waits is
+    /// answered: one that changes something in an app, as publishes do, after a publish.
+    pub(super) fn may_follow(&self, slot: u32, bytes: &[u8]) -> bool {
+        let waiting = self.connections[slot].waiting.as_ref();
+        let path = bytes.strip_prefix(b"POST ");
+        let path = path.and_then(|path| path.strip_prefix(self.options.path_prefix.as_bytes()));
+        waiting.is_some_and(|waiting| waiting.lets_follow())
+            && path.is_some_and(|path| path.starts_with(b"/apps/"))
+    }
+
+    /// A request follows one that is not answered yet, a publish that is certain.
+    fn take_place(&mut self, slot: u32) {
+        let waiting = self.connections.waiting(slot);
+        waiting.ahead += 1;
+        waiting.is_certain = false;
+    }
+
+    /// The answer to a request whose turn comes when those ahead of it are answered.
+    fn answer_in_turn(
+        &mut self,
+        slot: u32,
+        answer: Answer,
+        is_head: bool,
+        persistence: Persistence,
+    ) {
+        let waiting = self.connections.waiting(slot);
+        waiting.pending = Some(Pending::Turn(Box::new(answer)));
+        waiting.is_head = is_head;
+        waiting.persistence_closes = persistence == Persistence::Close;
     }
 
     /// The last thing that the connection waited for is there.
@@ -376,6 +443,7 @@ impl Engine {
                 self.refuse_repeat(slot, &channel);
                 Answer::accepted(self.options.compat)
             }
+            Some(Pending::Turn(answer)) => *answer,
         };
         self.end_wait(slot, &answer);
     }
@@ -389,6 +457,10 @@ impl Engine {
             .expect("it was parked");
         let parked = mem::take(&mut waiting.parked);
         waiting.pending = None;
+        if waiting.receipts > 0 {
+            waiting.pending = Some(Pending::Turn(Box::new(Answer::behind())));
+            return self.refresh_timer(slot);
+        }
         if !self.is_http(slot) {
             let event = parked[0].event();
             let mut text = mem::take(&mut self.text);
@@ -410,15 +482,24 @@ impl Engine {
             self.latencies.record(Latency::PublishWait, wait_us);
         }
         if self.is_http(slot) {
-            let waiting = self.connections[slot].waiting.as_ref().expect("it waited");
+            let waiting = self.connections[slot].waiting.as_mut().expect("it waited");
             let closes = waiting.persistence_closes || self.is_draining;
             let persistence = if closes {
                 Persistence::Close
             } else {
                 Persistence::OpenAnnounced
             };
+            waiting.is_certain = false;
             let is_head = waiting.is_head;
+            let owes_continue = mem::take(&mut waiting.owes_continue);
+            for _ in 0..mem::take(&mut waiting.ahead) {
+                let accepted = Answer::accepted(self.options.compat);
+                self.answer(slot, &accepted, false, Persistence::OpenAnnounced);
+            }
             self.answer(slot, answer, is_head, persistence);
+            if owes_continue && !closes {
+                self.reply_bytes(slot, http::CONTINUE);
+            }
         }
         self.go_on(slot);
     }
