@@ -1,36 +1,43 @@
 // The file that lets stock pusher-js resume, in node as in a page (chromium.test.mjs has it in a browser).
 //
 // Broken on purpose, each failed a test here: sending no `resume`, not counting serials, keeping what a channel has by its name
-// across an unsubscription, and raising no gap.
+// across an unsubscription, raising no gap, leaving an encrypted channel's gap to pusher-js (which decrypts it), and reading the
+// first connection's transport alone.
 
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { after, describe, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { authorizer, subscribed } from './clients.mjs';
 import { group } from './group.mjs';
 import { Line } from './line.mjs';
+import { signed } from './roster.mjs';
 
 const FILE = fileURLToPath(new URL('../../src/wire/pusher/recovery.js', import.meta.url));
 const Outpour = createRequire(import.meta.url)(FILE);
-const KEPT = 'retained_channels = "kept-* private-kept-* presence-kept-*"\n';
+const KEPT = 'retained_channels = "kept-* private-kept-* presence-kept-* private-encrypted-kept-*"\n';
 const GAP = 'outpour:gap';
+/** As long as this a session over HTTP outlives its requests. */
+const GAP_MS = 800;
 
 describe('pusher-js with the file', () => {
-  const made = group({ shards: 2, config: `${KEPT}retention_messages_max = 40\n` });
+  const made = group({ shards: 2, config: `${KEPT}retention_messages_max = 40\nfallback_gap_ms_max = ${GAP_MS}\n` });
   const lines = [];
+  before(() => (made.back = made.library({ encryptionMasterKeyBase64: randomBytes(32).toString('base64') })));
   after(() => lines.forEach((line) => line.close()));
 
   /** A client on a line of its own, with all gaps that it is told of. */
-  async function join() {
+  async function join(...transports) {
     const line = await Line.to(made.server.port);
     lines.push(line);
     const channelAuthorization = authorizer(made.back, { user_id: `user-${lines.length}`, user_info: {} });
-    const client = await made.join({ wsPort: line.port, channelAuthorization }, Outpour.recover);
+    const over = { wsPort: line.port, httpHost: '127.0.0.1', httpPort: line.port, enabledTransports: transports.length > 0 ? transports : ['ws'] };
+    const client = await made.join({ ...over, channelAuthorization }, Outpour.recover);
     const gaps = [];
     client.bind(GAP, (gap) => gaps.push(gap));
-    return { client, line, gaps };
+    return { client, line, gaps, isOverHttp: over.enabledTransports[0] !== 'ws' };
   }
 
   const publish = async (name, from, to) => {
@@ -39,9 +46,11 @@ describe('pusher-js with the file', () => {
   const ticks = (channel) => channel.arrivals.all.filter(([event]) => event === 'tick').map(([, { n }]) => n);
   const until = (channel, n) => channel.arrivals.find(([event, data]) => event === 'tick' && data.n === n, `event ${n}`);
   const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => from + n);
-  const away = ({ client, line }) => {
+  const away = ({ client, line, isOverHttp }) => {
     const from = client.states.length;
     line.cut();
+    // A request that began meanwhile waits, and then finds that its session is over.
+    if (isOverHttp) return new Promise((resolve) => setTimeout(resolve, 2 * GAP_MS + 500));
     return client.states.find((state) => state === 'connecting', 'that it is away', undefined, from);
   };
   const answered = (channel, from) => channel.arrivals.find(([event]) => event === 'pusher:subscription_succeeded', 'an answer', undefined, from);
@@ -61,10 +70,14 @@ describe('pusher-js with the file', () => {
     assert.equal((await fetch(`${made.server.url}/outpour/2/recovery.js`)).status, 404);
   });
 
-  for (const kind of ['', 'private-', 'presence-']) {
-    test(`a ${kind || 'public '}channel has every event once and in order, whatever happens to its connection`, async () => {
-      const [name, plain] = [`${kind}kept-back`, `${kind}plain`];
-      const [one, steady] = [await join(), await join()];
+  const ways = ['', 'private-', 'presence-', 'private-encrypted-'].map((kind) => [kind, 'ws']);
+  // pusher-js gives a stream that breaks no second chance, and goes on with polls.
+  for (const kind of ['', 'private-encrypted-']) ways.push([kind, 'xhr_streaming', 'xhr_polling'], [kind, 'xhr_polling']);
+  for (const [kind, ...transports] of ways) {
+    const transport = transports.join('-');
+    test(`a ${kind || 'public '}channel over ${transports.join(' and ')} has every event once and in order, whatever happens to its connection`, async () => {
+      const [name, plain] = [`${kind}kept-back-${transport}`, `${kind}plain-${transport}`];
+      const [one, steady] = [await join(...transports), await join()];
       const [channel, lost, witness] = [await subscribed(one.client, name), await subscribed(one.client, plain), await subscribed(steady.client, name)];
       await publish(name, 1, 5);
       await publish(plain, 1, 1);
@@ -93,9 +106,9 @@ describe('pusher-js with the file', () => {
     });
   }
 
-  test('who comes too late is told what it misses, on the channel and on the Pusher', async () => {
-    const name = 'kept-late';
-    const one = await join();
+  for (const [name, transport] of [['kept-late', 'ws'], ['private-encrypted-kept-late', 'ws'], ['kept-late-polled', 'xhr_polling']])
+  test(`who comes too late to ${name} is told what it misses, on the channel and on the Pusher`, async () => {
+    const one = await join(transport);
     const channel = await subscribed(one.client, name);
     await publish(name, 1, 3);
     await until(channel, 3);
@@ -137,16 +150,17 @@ describe('pusher-js with the file', () => {
     assert.deepEqual(one.gaps, []);
   });
 
-  test('a gap that the server tells of names its channel, and a serial that the server does not know is one', async () => {
-    const name = 'kept-told';
+  for (const name of ['kept-told', 'private-encrypted-kept-told'])
+  test(`a gap that the server tells of names its channel ${name}, and a serial that the server does not know is one`, async () => {
     const one = await join();
     const channel = await subscribed(one.client, name);
     const raw = await made.raw();
-    raw.send({ event: 'pusher:subscribe', data: { channel: name } });
+    raw.send({ event: 'pusher:subscribe', data: name.startsWith('private-') ? signed(raw, name) : { channel: name } });
     const answer = await raw.frames.find(({ event }) => event === 'pusher_internal:subscription_succeeded', 'an answer');
     const { epoch } = JSON.parse(answer.data);
     const told = { epoch, from: 1, to: 999, reason: 'evicted' };
-    await made.back.trigger(name, GAP, told);
+    // In clear, as the server itself would tell it.
+    await made.back.post({ path: '/events', body: { name: GAP, channel: name, data: JSON.stringify(told) } });
     await channel.arrivals.find(([event]) => event === GAP, 'a gap');
     await away(one);
     const from = channel.arrivals.length;
