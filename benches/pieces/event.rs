@@ -11,6 +11,7 @@ pub fn event(data: &str) -> Event<'_> {
         name: "\"message\"",
         data,
         user_id: "",
+        idempotency_key: "",
         excluded: None,
         serial: None,
     }

@@ -208,8 +208,9 @@ pub const JOURNAL_REMOVAL_RETRY_MS: u64 = 60_000;
 /// oldest one.
 pub const JOURNAL_REMOVAL_LOOK_MS: u64 = 10_000;
 
-/// Events of one shard's homes that wait for the disk, and bytes of their texts; the next ones are
-/// refused. The lane by which the journal's words come holds one for each.
+/// Events of one shard's homes that wait for the disk, bytes of their texts, and requests that wait
+/// because they repeat one of them; the next ones are refused. The lane by which the journal's words
+/// come holds one for each event.
 pub const JOURNAL_EVENTS_MAX: usize = 16 * 1024;
 pub const JOURNAL_BYTES_MAX: usize = 64 << 20;
 

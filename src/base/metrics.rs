@@ -78,6 +78,10 @@ shards {
     RetainedBytes gauge "outpour_retained_bytes",
     /// Segments of retained events that went because all channels together held too much.
     RetainedEvicted counter "outpour_retained_segments_evicted_total",
+    /// Idempotency keys that went for the same reason, before their time.
+    KeysEvicted counter "outpour_idempotency_keys_evicted_total",
+    /// Publishes repeated under their idempotency key: answered as the first time, not delivered.
+    Repeats counter "outpour_publishes_repeated_total",
     /// Subscriptions that resumed and miss nothing.
     Recovered counter "outpour_resumes_recovered_total",
     /// Subscriptions that resumed too late and were told what they miss.

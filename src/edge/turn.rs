@@ -204,6 +204,8 @@ impl Turn {
                 messages: retention.messages_max,
                 bytes: retention.bytes_max as u64,
                 age_ms: u64::from(retention.age_s) * 1000,
+                keys: retention.window.keys_max as u64,
+                key_age_ms: u64::from(retention.window.age_s) * 1000,
             })
         };
         if let Some(task) = journal.next_task(now_ms, time_ms(), keep) {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::hook::Hook;
 use super::notice::Wanted;
 use super::quota::Quota;
+use super::repeats::Window;
 use super::retained::Retention;
 use crate::options::{ChannelOptions, ChannelPattern, Options};
 use crate::wire::api::EventLimits;
@@ -64,6 +65,10 @@ fn rule(channels: &ChannelOptions) -> ChannelRule {
         messages_max: channels.retention_messages_max,
         bytes_max: channels.retention_bytes_max,
         age_s: channels.retention_age_s,
+        window: Window {
+            age_s: channels.idempotency_window_s,
+            keys_max: channels.idempotency_keys_max,
+        },
     };
     ChannelRule {
         pattern: channels.name.clone(),

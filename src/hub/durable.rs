@@ -14,7 +14,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::held::{Full, Held};
-use super::letter::Origin;
+use super::letter::{Origin, Requester};
 use crate::base::limits;
 
 /// An event in its channel's order that is to be written.
@@ -31,6 +31,8 @@ pub struct Append {
     pub name: Box<str>,
     pub data: Box<str>,
     pub user_id: Box<str>,
+    /// Empty too if there is none.
+    pub idempotency_key: Box<str>,
 }
 
 /// What became of appends.
@@ -49,21 +51,41 @@ pub struct Due {
     pub user_id: Box<str>,
     pub epoch: u64,
     pub serial: u64,
+    /// Those who repeated it meanwhile: they are told what its publisher is.
+    pub repeaters: Vec<Repeater>,
     ticket: u64,
     line: u64,
+}
+
+/// Who waits, and on which shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeater {
+    pub requester: Requester,
+    pub shard: u16,
 }
 
 /// The events of one shard's homes that wait for the disk, in the order in which they were posted,
 /// which is also the one in which they are synced.
 ///
-/// Invariant: `lines` has the channels, by their hash, of `events`, and how many each has.
+/// Invariants:
+/// - `lines` has the channels, by their hash, of `events`, how many each has, and their keys.
+/// - Tickets rise by one from event to event.
 #[derive(Debug, Default)]
 pub struct Waiting {
     events: VecDeque<Due>,
-    lines: HashMap<u64, u64>,
+    lines: HashMap<u64, Line>,
     bytes: usize,
+    repeaters: usize,
     ticket: u64,
     round: u32,
+}
+
+/// The events of one channel that wait.
+#[derive(Debug, Default)]
+struct Line {
+    count: u64,
+    /// Their tickets, by the keys under which they were published.
+    keys: HashMap<Box<str>, u64>,
 }
 
 impl Waiting {
@@ -74,7 +96,29 @@ impl Waiting {
 
     /// How many events of this channel wait.
     pub fn of_line(&self, line: u64) -> u64 {
-        self.lines.get(&line).copied().unwrap_or(0)
+        self.lines.get(&line).map_or(0, |line| line.count)
+    }
+
+    /// Has one who repeats an event that waits wait for it too, if it waits for an answer at all.
+    /// Nothing if no event of this line waits that was published under the key.
+    pub fn join(
+        &mut self,
+        line: u64,
+        key: &str,
+        repeater: Option<Repeater>,
+    ) -> Option<Result<(), Full>> {
+        let ticket = self.lines.get(&line)?.keys.get(key)?;
+        let oldest = self.events.front().expect("the line has events").ticket;
+        let Some(repeater) = repeater else {
+            return Some(Ok(()));
+        };
+        if self.repeaters >= limits::JOURNAL_EVENTS_MAX {
+            return Some(Err(Full));
+        }
+        self.repeaters += 1;
+        let due = &mut self.events[(ticket - oldest) as usize];
+        due.repeaters.push(repeater);
+        Some(Ok(()))
     }
 
     /// The ticket of the next event, and the round that it belongs to; or it is refused.
@@ -91,12 +135,18 @@ impl Waiting {
     pub fn push(&mut self, line: u64, held: Held, user_id: Box<str>, epoch: u64, serial: u64) {
         self.ticket += 1;
         self.bytes += held.publication.length();
-        *self.lines.entry(line).or_default() += 1;
+        let record = self.lines.entry(line).or_default();
+        record.count += 1;
+        let key = held.publication.event().idempotency_key;
+        if !key.is_empty() {
+            record.keys.insert(key.into(), self.ticket);
+        }
         self.events.push_back(Due {
             held,
             user_id,
             epoch,
             serial,
+            repeaters: Vec::new(),
             ticket: self.ticket,
             line,
         });
@@ -113,17 +163,21 @@ impl Waiting {
         assert_eq!(round, self.round, "a round fails once");
         self.round += 1;
         self.lines.clear();
-        self.bytes = 0;
+        (self.bytes, self.repeaters) = (0, 0);
         std::mem::take(&mut self.events)
     }
 
     fn pop(&mut self) -> Option<Due> {
         let due = self.events.pop_front()?;
         self.bytes -= due.held.publication.length();
-        let count = self.lines.get_mut(&due.line).expect("its event waited");
-        *count -= 1;
-        if *count == 0 {
+        self.repeaters -= due.repeaters.len();
+        let line = self.lines.get_mut(&due.line).expect("its event waited");
+        line.count -= 1;
+        let key = due.held.publication.event().idempotency_key;
+        if line.count == 0 {
             self.lines.remove(&due.line);
+        } else if !key.is_empty() {
+            line.keys.remove(key);
         }
         Some(due)
     }
@@ -134,9 +188,14 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
+    use crate::base::socket::Socket;
     use crate::hub::letter::{Event, Publication};
 
     fn push(waiting: &mut Waiting, line: u64, serial: u64) -> (u64, u32) {
+        push_keyed(waiting, line, serial, "")
+    }
+
+    fn push_keyed(waiting: &mut Waiting, line: u64, serial: u64, key: &str) -> (u64, u32) {
         let event = Event {
             app: 0,
             origin: Origin::Api,
@@ -144,6 +203,7 @@ mod tests {
             name: "\"b\"",
             data: "",
             user_id: "",
+            idempotency_key: key,
             excluded: None,
             serial: None,
         };
@@ -194,6 +254,57 @@ mod tests {
         assert_eq!((waiting.of_line(7), waiting.bytes), (0, 0));
         assert_eq!(push(&mut waiting, 7, 2), (3, 1));
         assert_eq!(synced(&mut waiting, 3), [(7, 2)]);
+    }
+
+    fn repeater(slot: u32) -> Option<Repeater> {
+        let requester = Requester {
+            socket: Socket {
+                slot,
+                generation: 0,
+            },
+            place: 0,
+        };
+        Some(Repeater {
+            requester,
+            shard: 1,
+        })
+    }
+
+    // Broken on purpose once by leaving the keys of a failed round: the next publish waited for nobody.
+    #[test]
+    fn a_repeat_waits_for_the_event_that_waits() {
+        let mut waiting = Waiting::default();
+        push(&mut waiting, 7, 1);
+        push_keyed(&mut waiting, 7, 2, "a");
+        push_keyed(&mut waiting, 7, 3, "b");
+        assert_eq!(waiting.join(8, "a", repeater(1)), None);
+        assert_eq!(waiting.join(7, "c", repeater(1)), None);
+        assert_eq!(waiting.join(7, "a", repeater(2)), Some(Ok(())));
+        assert_eq!(waiting.join(7, "a", None), Some(Ok(())));
+        assert_eq!(waiting.join(7, "b", repeater(3)), Some(Ok(())));
+        assert!(waiting.pop_synced(2).unwrap().repeaters.is_empty());
+        let due = waiting.pop_synced(2).unwrap();
+        assert_eq!((due.serial, due.repeaters), (2, vec![repeater(2).unwrap()]));
+        assert_eq!(
+            waiting.join(7, "a", repeater(4)),
+            None,
+            "it waits no longer"
+        );
+        let failed = waiting.take_failed(0);
+        assert_eq!(failed[0].repeaters, [repeater(3).unwrap()]);
+        push(&mut waiting, 7, 3);
+        assert_eq!(waiting.join(7, "b", repeater(5)), None, "its key is free");
+        assert_eq!(waiting.repeaters, 0);
+    }
+
+    #[test]
+    fn those_who_repeat_are_bounded_too() {
+        let mut waiting = Waiting::default();
+        push_keyed(&mut waiting, 7, 1, "a");
+        for slot in 0..limits::JOURNAL_EVENTS_MAX as u32 {
+            assert_eq!(waiting.join(7, "a", repeater(slot)), Some(Ok(())));
+        }
+        assert_eq!(waiting.join(7, "a", repeater(0)), Some(Err(Full)));
     }
 
     #[test]

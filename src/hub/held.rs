@@ -125,6 +125,7 @@ mod tests {
             name: "\"b\"",
             data: &data,
             user_id: "",
+            idempotency_key: "",
             excluded: None,
             serial: None,
         };

@@ -191,6 +191,8 @@ pub struct Event<'a> {
     pub data: &'a str,
     /// The member who triggered it, as the home found it; empty if nobody is named.
     pub user_id: &'a str,
+    /// Under which a back end may repeat its publish; empty if there is none.
+    pub idempotency_key: &'a str,
     /// The connection that does not get it.
     pub excluded: Option<Address>,
     /// What the home gave it, if its channel has serials.
@@ -200,10 +202,11 @@ pub struct Event<'a> {
 /// An [`Event`] that owns its text.
 #[derive(Clone, Debug)]
 pub struct Publication {
-    /// The channel, the event's name and its data, one after the other.
+    /// The channel, the event's name, its key and its data, one after the other.
     text: Bytes,
     channel_bytes: u16,
     name_bytes: u16,
+    key_bytes: u8,
     app: u16,
     origin: Origin,
     pub excluded: Option<Address>,
@@ -217,7 +220,8 @@ impl Publication {
         requester: Option<Requester>,
         arena: &mut BytesMut,
     ) -> Publication {
-        for text in [event.channel, event.name, event.data] {
+        let key = event.idempotency_key;
+        for text in [event.channel, event.name, key, event.data] {
             arena.extend_from_slice(text.as_bytes());
         }
         let checked = |text: &str| u16::try_from(text.len()).expect("names were held to a limit");
@@ -225,6 +229,7 @@ impl Publication {
             text: arena.split().freeze(),
             channel_bytes: checked(event.channel),
             name_bytes: checked(event.name),
+            key_bytes: u8::try_from(key.len()).expect("keys were held to a limit"),
             app: event.app,
             origin: event.origin,
             excluded: event.excluded,
@@ -240,7 +245,8 @@ impl Publication {
     pub fn event(&self) -> Event<'_> {
         let text = std::str::from_utf8(&self.text).expect("it was put together from text");
         let (channel, rest) = text.split_at(usize::from(self.channel_bytes));
-        let (name, data) = rest.split_at(usize::from(self.name_bytes));
+        let (name, rest) = rest.split_at(usize::from(self.name_bytes));
+        let (idempotency_key, data) = rest.split_at(usize::from(self.key_bytes));
         Event {
             app: self.app,
             origin: self.origin,
@@ -248,6 +254,7 @@ impl Publication {
             name,
             data,
             user_id: "",
+            idempotency_key,
             excluded: self.excluded,
             serial: None,
         }
@@ -267,6 +274,7 @@ mod tests {
             name: "\"täg\"",
             data: "",
             user_id: "",
+            idempotency_key: "order-7",
             excluded: Some(Address {
                 shard: 1,
                 socket: Socket {
@@ -283,6 +291,7 @@ mod tests {
             (back.app, back.channel, back.name, back.data),
             (3, "room", "\"täg\"", "")
         );
+        assert_eq!(back.idempotency_key, "order-7");
         assert_eq!(back.origin, Origin::Client);
         assert_eq!(back.excluded, event.excluded);
         assert!(size_of::<Letter>() <= 80);

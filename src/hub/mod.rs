@@ -15,6 +15,7 @@ pub mod log;
 pub mod notice;
 pub mod query;
 pub mod quota;
+pub mod repeats;
 pub mod retained;
 pub mod roster;
 pub mod session;

@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use super::holdings::Holding;
+use super::repeats::{Repeats, Window};
 use crate::base::limits;
 use crate::base::socket::Address;
 use crate::wire::pusher::delivery::{Begin, Position, Recovery, Serial};
@@ -31,6 +32,8 @@ pub struct Retention {
     pub messages_max: u64,
     pub bytes_max: usize,
     pub age_s: u32,
+    /// How long keys of events are known.
+    pub window: Window,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,8 @@ pub struct Retained {
     /// Events that one connection does not get.
     excluded: VecDeque<(u64, Address)>,
     frames_bytes: usize,
+    /// If events were published under keys lately.
+    repeats: Option<Box<Repeats>>,
 }
 
 #[derive(Debug)]
@@ -75,6 +80,14 @@ pub struct Chunk {
     pub is_last: bool,
 }
 
+/// What went because all channels together hold too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    Segment,
+    /// So many keys.
+    Keys(u64),
+}
+
 /// Somebody has seen a serial that was not given yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unknown;
@@ -94,6 +107,7 @@ impl Retained {
             ages: VecDeque::new(),
             excluded: VecDeque::new(),
             frames_bytes: 0,
+            repeats: None,
         }
     }
 
@@ -121,16 +135,44 @@ impl Retained {
         self.tail == self.next
     }
 
+    /// Whether a publish that is repeated may still be known.
+    pub fn knows_keys(&self) -> bool {
+        self.repeats.is_some()
+    }
+
+    /// What the event has that was published under this key lately.
+    pub fn serial_of(&self, key: &str, now_s: u32) -> Option<Serial> {
+        let number = self.repeats.as_ref()?.serial_of(key, now_s)?;
+        Some(self.serial(number))
+    }
+
+    /// The next event that is appended was published under this key.
+    pub fn note_key(&mut self, key: &str, now_s: u32) {
+        let window = self.retention.window;
+        let new = || Box::new(Repeats::new(window));
+        let repeats = self.repeats.get_or_insert_with(new);
+        repeats.note(key, self.next, now_s);
+    }
+
     pub fn age_s(&self) -> u32 {
         self.retention.age_s
     }
 
     /// Bytes of memory, but for what the allocator adds.
     pub fn bytes(&self) -> usize {
+        self.events_bytes() + self.keys_bytes()
+    }
+
+    fn events_bytes(&self) -> usize {
         self.frames_bytes
             + self.segments.len() * size_of::<Segment>()
             + self.ages.len() * size_of::<(u64, u32)>()
             + self.excluded.len() * size_of::<(u64, Address)>()
+    }
+
+    fn keys_bytes(&self) -> usize {
+        let repeats = self.repeats.as_ref();
+        repeats.map_or(0, |repeats| repeats.bytes() + size_of::<Repeats>())
     }
 
     /// Appends the next event, which one connection perhaps does not get.
@@ -162,25 +204,46 @@ impl Retained {
             messages_max,
             bytes_max,
             age_s,
+            window: _,
         } = self.retention;
         let mut tail = self.tail.max(self.next.saturating_sub(messages_max));
         let old = self.ages.iter();
         let old = old.take_while(|(_, second)| second.saturating_add(age_s) < now_s);
         tail = old.last().map_or(tail, |(next, _)| tail.max(*next));
         self.forget_before(tail);
-        while self.bytes() > bytes_max && !self.is_empty() {
-            self.forget_oldest();
+        while self.events_bytes() > bytes_max && !self.is_empty() {
+            self.forget_oldest_segment();
+        }
+        if let Some(repeats) = self.repeats.as_mut() {
+            repeats.trim(now_s);
+            self.repeats.take_if(|repeats| repeats.is_empty());
         }
     }
 
-    /// When the next event will be too old; nothing if there is none.
+    /// When the next event or key will be too old; nothing if there is none.
     pub fn over_s(&self) -> Option<u32> {
-        let (_, second) = self.ages.front()?;
-        Some(second.saturating_add(self.retention.age_s + 1))
+        let event = self.ages.front();
+        let event = event.map(|(_, second)| second.saturating_add(self.retention.age_s + 1));
+        let key = self.repeats.as_ref();
+        let key = key.and_then(|repeats| repeats.next_over_s());
+        event.into_iter().chain(key).min()
     }
 
-    /// Forgets the oldest segment.
-    pub fn forget_oldest(&mut self) {
+    /// Forgets the oldest segment, or the older half of the keys if those are more bytes.
+    pub fn forget_oldest(&mut self) -> Forgotten {
+        let (events_bytes, keys_bytes) = (self.events_bytes(), self.keys_bytes());
+        if let Some(repeats) = self.repeats.as_mut()
+            && keys_bytes > events_bytes
+        {
+            let count = repeats.forget_half();
+            self.repeats.take_if(|repeats| repeats.is_empty());
+            return Forgotten::Keys(count);
+        }
+        self.forget_oldest_segment();
+        Forgotten::Segment
+    }
+
+    fn forget_oldest_segment(&mut self) {
         let second = self.segments.get(1).map(|segment| segment.first);
         let end = match self.segments.is_empty() {
             true => self.next,
@@ -407,6 +470,10 @@ mod tests {
         messages_max: 1000,
         bytes_max: 1 << 20,
         age_s: 60,
+        window: Window {
+            age_s: 10,
+            keys_max: 100,
+        },
     };
 
     fn filled(retention: Retention, events: u64) -> Retained {
@@ -493,6 +560,53 @@ mod tests {
         assert_eq!(one.as_ptr(), other.as_ptr());
     }
 
+    // Broken on purpose once by weighing keys with events: then events went for them.
+    #[test]
+    fn keys_are_forgotten_for_room_when_they_are_more_than_the_events() {
+        let mut retained = Retained::new(7, RETENTION);
+        for serial in 1..=8 {
+            retained.note_key(&format!("{serial}:{}", "k".repeat(190)), 100);
+            retained.append(&frame(serial, 10), None, 100);
+        }
+        let key = |serial: u64| format!("{serial}:{}", "k".repeat(190));
+        assert_eq!(
+            retained.serial_of(&key(1), 100),
+            Some(Serial {
+                epoch: 7,
+                number: 1
+            })
+        );
+        let before = retained.bytes();
+        assert_eq!(retained.forget_oldest(), Forgotten::Keys(4));
+        assert!(retained.bytes() < before);
+        let known = [4, 5].map(|serial| retained.serial_of(&key(serial), 100).is_some());
+        assert_eq!((known, retained.tail()), ([false, true], 1));
+        for _ in 0..10 {
+            retained.forget_oldest();
+        }
+        assert_eq!((retained.bytes(), retained.knows_keys()), (0, false));
+    }
+
+    #[test]
+    fn a_key_outlasts_its_event() {
+        let retention = Retention {
+            age_s: 1,
+            ..RETENTION
+        };
+        let mut retained = Retained::new(7, retention);
+        retained.note_key("a", 100);
+        retained.append(&frame(1, 10), None, 100);
+        retained.trim(103);
+        assert!(retained.is_empty() && retained.knows_keys());
+        assert_eq!(retained.over_s(), Some(111));
+        assert_eq!(
+            retained.serial_of("a", 110).map(|serial| serial.number),
+            Some(1)
+        );
+        retained.trim(111);
+        assert!(!retained.knows_keys());
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Append { bytes: usize, excluded: Option<u32> },
@@ -523,7 +637,7 @@ mod tests {
             messages_max in 1..200u64,
             bytes_max in prop_oneof![1024..9000usize, Just(1 << 20)],
         ) {
-            let retention = Retention { messages_max, bytes_max, age_s: 30 };
+            let retention = Retention { messages_max, bytes_max, age_s: 30, ..RETENTION };
             let mut retained = Retained::new(1, retention);
             let mut all: Vec<(Vec<u8>, Option<u32>)> = Vec::new();
             let (mut now_s, mut reached) = (0, [0u64; 2]);
@@ -538,7 +652,9 @@ mod tests {
                         now_s += seconds;
                         retained.trim(now_s);
                     }
-                    Step::Forget => retained.forget_oldest(),
+                    Step::Forget => {
+                        prop_assert_eq!(retained.forget_oldest(), Forgotten::Segment);
+                    }
                     Step::Read { reader, bytes_max } => {
                         let before = reached[reader];
                         let chunk = retained.read(before, address(reader as u32), bytes_max);

@@ -152,6 +152,7 @@ mod tests {
             name: "\"tick\"",
             data,
             user_id: "",
+            idempotency_key: "",
             excluded: None,
             serial: None,
         }

@@ -343,8 +343,12 @@ settings! {
             retention_bytes_max: usize = 4 << 20, Whole(1024, 1 << 40);
             /// Age at which an event is no longer retained.
             retention_age_s: u32 = 120, Whole(1, 31_536_000);
-            /// Retained events of all channels of one shard together; beyond it the channels that
-            /// hold most lose their oldest.
+            /// Time for which a publish that is repeated under its idempotency key is known.
+            idempotency_window_s: u32 = 600, Whole(1, 31_536_000);
+            /// Keys that such a channel knows; beyond it the oldest are free again before their time.
+            idempotency_keys_max: usize = 10_000, Whole(1, 100_000_000);
+            /// Retained events and keys of all channels of one shard together; beyond it the channels
+            /// that hold most lose their oldest.
             retention_bytes_per_shard_max: usize = 256 << 20, Whole(64 << 10, 1 << 40);
             /// Where the events of such channels are when a publish is acknowledged: in memory, or
             /// in the journal too, so that they and their serials outlast a crash and a restart.
@@ -493,6 +497,10 @@ settings! {
             retention_bytes_max: usize = 4 << 20, Whole(1024, 1 << 40);
             /// Age at which an event is no longer retained.
             retention_age_s: u32 = 120, Whole(1, 31_536_000);
+            /// Time for which a repeated publish is known.
+            idempotency_window_s: u32 = 600, Whole(1, 31_536_000);
+            /// Idempotency keys that one of them knows.
+            idempotency_keys_max: usize = 10_000, Whole(1, 100_000_000);
             /// Where an event with a serial is when its publish is acknowledged.
             durability: Durability = Durability::Memory, Words(DURABILITIES);
         }

@@ -92,8 +92,9 @@ impl Engine {
         if !app.is_enabled {
             return Outcome::Answer(self.refuse(403, "The app is disabled"));
         }
-        let (query, body) = (request.query(), request.body());
-        let call = match Call::parse(endpoint, query, body, &app.limits, self.options.compat) {
+        let (query, body, key) = (request.query(), request.body(), request.idempotency_key());
+        let (limits, compat) = (&app.limits, self.options.compat);
+        let call = match Call::parse(endpoint, query, body, key, limits, compat) {
             Ok(call) => call,
             Err(error) => return Outcome::Answer(self.refuse(error.status, error.message)),
         };
@@ -175,6 +176,13 @@ impl Engine {
         parsed: &[api::Event<'_>],
         form: PublishForm,
     ) -> Outcome {
+        if let Some(channel) = self.forgetful_channel(app, parsed) {
+            let error = format!(
+                "Nothing was published: the event has an idempotency key, and the channel {channel} \
+                 has no serials, so that a repeat would not be known"
+            );
+            return Outcome::Answer(self.refuse(400, error));
+        }
         let events = parsed.iter().map(|event| event.channels.len() as u32);
         let quota = &self.apps.app(app).quota;
         if !quota.take_events(events.sum(), self.wall_s as u32) {
@@ -195,6 +203,7 @@ impl Engine {
                 name: event.name.token(),
                 data: event.data.token(),
                 user_id: "",
+                idempotency_key: event.idempotency_key.as_deref().unwrap_or(""),
                 excluded,
                 serial: None,
             }));
@@ -236,6 +245,17 @@ impl Engine {
         waiting.is_certain = is_certain && waiting.parked.is_empty();
         waiting.since_us.get_or_insert(self.now_us);
         Outcome::Later
+    }
+
+    /// A channel that cannot know repeats, of an event that may be repeated.
+    fn forgetful_channel<'a>(&self, app: u16, events: &'a [api::Event<'_>]) -> Option<&'a str> {
+        let with_key = events
+            .iter()
+            .filter(|event| event.idempotency_key.is_some());
+        let mut channels = with_key.flat_map(|event| &event.channels);
+        let app = self.apps.app(app);
+        let forgetful = channels.find(|channel| app.retention_of(channel).is_none())?;
+        Some(forgetful)
     }
 }
 

@@ -3,14 +3,14 @@
 //! back.
 //!
 //! ```text
-//! persist      not durable: sequence at once; else it gets the serial that it will have, and the
+//! persist      a repeat: what the first is answered; not durable: sequence at once; else it gets the serial that it will have, and the
 //!              edge thread has it written
 //! on_written   synced: everything up to there is sequenced, in order; failed: everything is refused
 //! ```
 
 use crate::base::metrics::Metric;
 use crate::base::socket::Address;
-use crate::hub::durable::{Append, Due, Written};
+use crate::hub::durable::{Append, Due, Repeater, Written};
 use crate::hub::held::Held;
 use crate::hub::letter::{Event, Fate, Origin, Outcome, Publication, Refusal, Requester};
 use crate::hub::notice::ToEdge;
@@ -27,6 +27,11 @@ impl Engine {
         requester: Option<Requester>,
         from: u16,
     ) -> Fate {
+        if !event.idempotency_key.is_empty()
+            && let Some(fate) = self.repeat(event, requester, from)
+        {
+            return fate;
+        }
         if !self.is_durable(event) {
             return Fate::Sequenced(self.sequence(event));
         }
@@ -71,6 +76,7 @@ impl Engine {
             name: event.name.into(),
             data: event.data.into(),
             user_id: user_id.as_str().into(),
+            idempotency_key: event.idempotency_key.into(),
         };
         let edge = self
             .edge
@@ -126,6 +132,13 @@ impl Engine {
         if let Some(requester) = due.held.publication.requester {
             self.conclusions.push_back(Conclusion {
                 shard: due.held.from,
+                requester,
+                outcome,
+            });
+        }
+        for &Repeater { requester, shard } in &due.repeaters {
+            self.conclusions.push_back(Conclusion {
+                shard,
                 requester,
                 outcome,
             });

@@ -121,6 +121,7 @@ impl Engine {
             name,
             data,
             user_id: "",
+            idempotency_key: "",
             excluded: None,
             serial: None,
         });
@@ -145,6 +146,7 @@ impl Engine {
             name: cached.map_or(CACHE_MISS, |cached| &cached.name),
             data: cached.map_or("", |cached| &cached.data),
             user_id: "",
+            idempotency_key: "",
             excluded: None,
             serial: None,
         };

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! take_in      no hook sees it and nothing of its channel waits: it is persisted at once
+//!              a repeat of what is published: answered, and the hook is not asked
 //!              else it waits, and the edge thread is asked
 //! on_verdict   everything that is answered up to the first that is not: persist, replace or drop
 //! conclude     whoever published it is told, once it is sequenced
@@ -46,6 +47,11 @@ impl Engine {
         let waits = is_asked || is_seen && self.held.is_waiting(line);
         if !waits {
             return self.persist(event, requester, from);
+        }
+        if !event.idempotency_key.is_empty()
+            && let Some(fate) = self.repeat(event, requester, from)
+        {
+            return fate;
         }
         let publication = Publication::new(event, requester, &mut self.arena);
         let held = Held { publication, from };

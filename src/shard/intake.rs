@@ -265,6 +265,7 @@ impl Engine {
                         name: &name,
                         data,
                         user_id: "",
+                        idempotency_key: "",
                         excluded,
                         serial: None,
                     };

@@ -5,7 +5,7 @@
 //! ```text
 //! route      its home is elsewhere: post it there
 //! take_in    at home: an app's hook may have to see it first
-//! persist    at home: on a durable channel it is on disk first
+//! persist    at home: a repeat ends here; on a durable channel an event is on disk first
 //! sequence   a position, one encode a variant, the frame to this shard's log and the others'
 //! deliver    the frames of another home, to this shard's log
 //! sweep      for each subscriber behind the head: one visit, from its cursor to the head
@@ -140,6 +140,9 @@ impl Engine {
         let (mut owes, mut encoded) = (false, None);
         if let Some(retained) = retained {
             self.encode(Variant::Plain, event, &mut frame);
+            if !event.idempotency_key.is_empty() {
+                retained.note_key(event.idempotency_key, self.now_s);
+            }
             retained.append(&frame, event.excluded, self.now_s);
             encoded = Some(Variant::Plain);
         }

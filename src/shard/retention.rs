@@ -10,7 +10,7 @@ use crate::base::socket::Address;
 use crate::hub::ask::{Behind, Content, Fetch, Fetched, Refused};
 use crate::hub::holdings::Moved;
 use crate::hub::letter::{Event, Origin};
-use crate::hub::retained::{Retained, Unknown};
+use crate::hub::retained::{Forgotten, Retained, Unknown};
 use crate::hub::variant::{self, Variant};
 use crate::wire::api::{self, PAGE_BYTES_MAX, Page, PageFacts};
 use crate::wire::channel::ChannelKind;
@@ -233,6 +233,7 @@ impl Engine {
                 name: SUBSCRIPTION_COUNT,
                 data: &subscription_count_data(count),
                 user_id: "",
+                idempotency_key: "",
                 excluded: None,
                 serial: None,
             };
@@ -251,8 +252,11 @@ impl Engine {
             let heaviest = self.channels.resolve(home);
             let heaviest = heaviest.expect("what is weighed is there");
             let retained = self.retained_mut(heaviest);
-            retained.expect("what is weighed is there").forget_oldest();
-            self.metrics.add(Metric::RetainedEvicted, 1);
+            let retained = retained.expect("what is weighed is there");
+            match retained.forget_oldest() {
+                Forgotten::Segment => self.metrics.add(Metric::RetainedEvicted, 1),
+                Forgotten::Keys(count) => self.metrics.add(Metric::KeysEvicted, count),
+            }
             self.reweigh(heaviest);
         }
     }
@@ -303,7 +307,7 @@ impl Engine {
             }
             retained.trim(now_s);
             let unused_s = retained.used_s.saturating_add(retained.age_s() + 1);
-            if retained.is_empty() && unused_s <= now_s {
+            if retained.is_empty() && !retained.knows_keys() && unused_s <= now_s {
                 let moved = self.holdings.forget(&mut retained.holding);
                 home.retained = None;
                 self.tell_moved(moved);

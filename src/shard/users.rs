@@ -91,6 +91,7 @@ impl Engine {
             name: "",
             data: &message,
             user_id: "",
+            idempotency_key: "",
             excluded: None,
             serial: None,
         });

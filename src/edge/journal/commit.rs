@@ -164,7 +164,7 @@ impl Commit {
             name: &append.name,
             data: &append.data,
             user_id: &append.user_id,
-            idempotency_key: "",
+            idempotency_key: &append.idempotency_key,
         });
         self.gather(content);
         self.gathering.tickets[place] = Some((append.ticket, append.round));
@@ -172,6 +172,7 @@ impl Commit {
             channel: self.ledger.channel(app_id, &append.channel),
             bytes: (append.name.len() + append.data.len()) as u64,
             time_ms,
+            has_key: !append.idempotency_key.is_empty(),
         });
         Taken::Waits
     }
@@ -464,6 +465,7 @@ mod tests {
                             name: "".into(),
                             data: "".into(),
                             user_id: "".into(),
+                            idempotency_key: "".into(),
                         };
                         if let Taken::Refused(word) = commit.append(shard, &append, "1", 0, now_ms) {
                             told.push(word);

@@ -98,6 +98,7 @@ impl Opened {
                     channel,
                     bytes: (entry.name.len() + entry.data.len()) as u64,
                     time_ms: entry.time_ms,
+                    has_key: !entry.idempotency_key.is_empty(),
                 });
                 replay(&replayed);
             }

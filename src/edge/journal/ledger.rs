@@ -1,7 +1,8 @@
 //! What each segment holds of each channel, and so when it may go.
 //!
 //! A segment goes when none of its events is within what its channel keeps: each is too old, or
-//! enough newer ones of its channel stand in later segments. Only the oldest segment goes, so that
+//! enough newer ones of its channel stand in later segments; and likewise none of their keys is within
+//! the channel's window. Only the oldest segment goes, so that
 //! what stays follows each other. The bytes counted are those of texts, fewer than a frame has, so a
 //! segment never goes while memory still holds what is in it.
 
@@ -15,6 +16,9 @@ pub struct Keep {
     pub messages: u64,
     pub bytes: u64,
     pub age_ms: u64,
+    /// Idempotency keys, and for how long.
+    pub keys: u64,
+    pub key_age_ms: u64,
 }
 
 impl Keep {
@@ -23,6 +27,8 @@ impl Keep {
         messages: 0,
         bytes: 0,
         age_ms: 0,
+        keys: 0,
+        key_age_ms: 0,
     };
 }
 
@@ -32,6 +38,7 @@ pub struct Note {
     pub channel: u32,
     pub bytes: u64,
     pub time_ms: u64,
+    pub has_key: bool,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +60,8 @@ struct Share {
     messages: u64,
     bytes: u64,
     newest_ms: u64,
+    keys: u64,
+    newest_key_ms: u64,
 }
 
 impl Share {
@@ -60,6 +69,10 @@ impl Share {
         self.messages += 1;
         self.bytes += note.bytes;
         self.newest_ms = self.newest_ms.max(note.time_ms);
+        if note.has_key {
+            self.keys += 1;
+            self.newest_key_ms = self.newest_key_ms.max(note.time_ms);
+        }
     }
 }
 
@@ -104,9 +117,13 @@ impl Ledger {
             let (app_id, name) = self.names.name(*channel);
             let keep = keep(app_id, name);
             let total = &self.totals[channel];
-            share.newest_ms.saturating_add(keep.age_ms) < now_ms
+            let are_events_over = share.newest_ms.saturating_add(keep.age_ms) < now_ms
                 || total.messages - share.messages >= keep.messages
-                || total.bytes - share.bytes >= keep.bytes
+                || total.bytes - share.bytes >= keep.bytes;
+            let are_keys_over = share.keys == 0
+                || share.newest_key_ms.saturating_add(keep.key_age_ms) < now_ms
+                || total.keys - share.keys >= keep.keys;
+            are_events_over && are_keys_over
         };
         oldest.shares.iter().all(is_over).then_some(oldest.first)
     }
@@ -118,6 +135,7 @@ impl Ledger {
             let total = self.totals.get_mut(&channel).expect("it holds this share");
             total.messages -= share.messages;
             total.bytes -= share.bytes;
+            total.keys -= share.keys;
             if total.messages == 0 {
                 self.totals.remove(&channel);
                 self.names.forget(channel);
@@ -134,6 +152,8 @@ mod tests {
         messages: 3,
         bytes: 1000,
         age_ms: 50,
+        keys: 2,
+        key_age_ms: 200,
     };
 
     fn note(ledger: &mut Ledger, first: u64, name: &str, bytes: u64, time_ms: u64) {
@@ -142,6 +162,7 @@ mod tests {
             channel,
             bytes,
             time_ms,
+            has_key: name.starts_with("keyed"),
         };
         ledger.begin(first);
         ledger.note(note);
@@ -172,6 +193,28 @@ mod tests {
         );
         ledger.forget_oldest();
         assert_eq!(ledger.expired(1000, keep), None, "the last one stays");
+    }
+
+    // Broken on purpose once by removing segments as if no event had a key.
+    #[test]
+    fn a_segment_stays_while_a_repeat_of_its_events_is_to_be_known() {
+        let mut ledger = Ledger::default();
+        note(&mut ledger, 1, "keyed", 10, 100);
+        note(&mut ledger, 2, "other", 10, 100);
+        let keep = |_: &str, _: &str| KEEP;
+        assert_eq!(
+            ledger.expired(151, keep),
+            None,
+            "the event is too old, its key is not"
+        );
+        assert_eq!(
+            (ledger.expired(300, keep), ledger.expired(301, keep)),
+            (None, Some(1))
+        );
+        note(&mut ledger, 3, "keyed", 10, 160);
+        assert_eq!(ledger.expired(160, keep), None, "one newer key");
+        note(&mut ledger, 3, "keyed", 10, 160);
+        assert_eq!(ledger.expired(160, keep), Some(1));
     }
 
     #[test]

@@ -52,10 +52,9 @@ pub struct Entry<'a> {
     pub time_ms: u64,
     pub origin: Origin,
     pub name: &'a str,
-    /// Empty if there is none, as the next two.
+    /// Empty if there is none, as the next two. The key is the one under which it may be repeated.
     pub data: &'a str,
     pub user_id: &'a str,
-    /// A place in the format for the key under which a publish is repeated; empty, for none is taken yet.
     pub idempotency_key: &'a str,
 }
 

@@ -120,6 +120,7 @@ impl<'a> Channels<'a> {
             name: entry.name,
             data: entry.data,
             user_id: entry.user_id,
+            idempotency_key: entry.idempotency_key,
             excluded: None,
             serial: Some(Serial {
                 epoch: entry.epoch,
@@ -134,7 +135,11 @@ impl<'a> Channels<'a> {
         let age_s = self.now_ms.saturating_sub(entry.time_ms) / 1000;
         let second = limits::RETENTION_S_MAX.saturating_sub(age_s) as u32;
         let retained = &mut restored.retained;
-        retained.append(&self.frame, None, second.max(retained.used_s));
+        let second = second.max(retained.used_s);
+        if !entry.idempotency_key.is_empty() {
+            retained.note_key(entry.idempotency_key, second);
+        }
+        retained.append(&self.frame, None, second);
         self.weigh(place);
     }
 
@@ -220,6 +225,7 @@ mod tests {
             name: ChannelPattern::parse(name).unwrap(),
             durability,
             retention_age_s: 100,
+            idempotency_window_s: 150,
             ..ChannelOptions::default()
         };
         let app = AppOptions {
@@ -238,6 +244,7 @@ mod tests {
 
     fn replay(channels: &mut Channels<'_>, channel: (u32, &str), serial: u64, age_s: u64) {
         channels.now_ms = HOUR_MS;
+        let key = format!("key-{serial}");
         let entry = Entry {
             app_id: "1",
             channel: channel.1,
@@ -248,7 +255,7 @@ mod tests {
             name: r#""said""#,
             data: r#""abc""#,
             user_id: "",
-            idempotency_key: "",
+            idempotency_key: &key,
         };
         channels.replay(&Replayed {
             entry,
@@ -286,6 +293,10 @@ mod tests {
         let retained = &mut restored.retained;
         let next = retained.next();
         assert_eq!((next.epoch, next.number, retained.tail()), (7, 104, 102));
+        let now_s = limits::RETENTION_S_MAX as u32;
+        let serial_of = |key| retained.serial_of(key, now_s).map(|serial| serial.number);
+        let known = ["key-101", "key-102", "key-103"].map(serial_of);
+        assert_eq!(known, [None, Some(102), Some(103)]);
         let (text, reached, missed) = read(retained, 100);
         assert_eq!((reached, missed), (103, Some((101, 101))));
         assert!(

@@ -10,6 +10,7 @@ use smallvec::{SmallVec, smallvec};
 use super::attributes::{Attributes, USER_COUNT_NOT_APPLICABLE};
 use super::endpoint::Endpoint;
 use super::history::Page;
+use super::idempotency;
 use super::publish::{self, Event, EventLimits};
 use super::refusal::ApiError;
 use crate::base::dialect::Dialect;
@@ -66,31 +67,49 @@ impl PublishForm {
 }
 
 impl<'a> Call<'a> {
-    /// Reads the call of a request whose signature the caller has checked.
+    /// Reads the call of a request whose signature the caller has checked. `idempotency_key` is the
+    /// value of its header of that name.
     pub fn parse(
         endpoint: Endpoint<'a>,
         query: Option<&'a str>,
         body: &'a [u8],
+        idempotency_key: Option<&'a [u8]>,
         limits: &EventLimits,
         dialect: Dialect,
     ) -> Result<Self, ApiError> {
-        let one = |event, form| Self::Publish {
-            events: smallvec![event],
-            form,
+        let one = |mut event: Event<'a>, form| {
+            if let Some(value) = idempotency_key {
+                let of_request = idempotency::key_of_header(value)?;
+                event.idempotency_key.get_or_insert(of_request);
+            }
+            Ok(Self::Publish {
+                events: smallvec![event],
+                form,
+            })
         };
         match endpoint {
             Endpoint::Events => {
                 let event = publish::parse_event(body, query, limits)?;
-                Ok(one(event, PublishForm::Event))
+                one(event, PublishForm::Event)
             }
-            Endpoint::BatchEvents => Ok(Self::Publish {
-                events: publish::parse_batch(body, limits)?.into(),
-                form: PublishForm::Batch,
-            }),
+            Endpoint::BatchEvents => {
+                let mut events = publish::parse_batch(body, limits)?;
+                if let Some(value) = idempotency_key {
+                    let of_request = idempotency::key_of_header(value)?;
+                    for (place, event) in events.iter_mut().enumerate() {
+                        let own = || idempotency::key_in_batch(&of_request, place).into();
+                        event.idempotency_key.get_or_insert_with(own);
+                    }
+                }
+                Ok(Self::Publish {
+                    events: events.into(),
+                    form: PublishForm::Batch,
+                })
+            }
             Endpoint::ChannelEvents { channel } => {
                 let (channel, _) = channel_name(channel, limits)?;
                 let event = publish::parse_channel_event(channel, body, query, limits)?;
-                Ok(one(event, PublishForm::ChannelEvent))
+                one(event, PublishForm::ChannelEvent)
             }
             Endpoint::ChannelHistory { channel } => {
                 let (name, _) = channel_name(channel, limits)?;
@@ -234,7 +253,7 @@ mod tests {
             None => (path, None),
         };
         let endpoint = Endpoint::find("GET", path).unwrap();
-        Call::parse(endpoint, query, b"", &LIMITS, dialect)
+        Call::parse(endpoint, query, b"", None, &LIMITS, dialect)
     }
 
     fn told(path: &'static str, dialect: Dialect) -> Result<Attributes, u16> {
@@ -266,7 +285,7 @@ mod tests {
                 202,
             ),
         ] {
-            let call = Call::parse(endpoint, query, body, &LIMITS, Dialect::Pusher).unwrap();
+            let call = Call::parse(endpoint, query, body, None, &LIMITS, Dialect::Pusher).unwrap();
             let Call::Publish { events, form: read } = call else {
                 panic!("{call:?}");
             };
@@ -274,6 +293,67 @@ mod tests {
             assert_eq!(events.len(), 1);
             assert_eq!(events[0].channels[..], ["room"]);
             assert_eq!(events[0].data.decoded(), "d");
+        }
+    }
+
+    fn keys(
+        endpoint: Endpoint<'_>,
+        body: &str,
+        header: Option<&str>,
+    ) -> Result<Vec<String>, ApiError> {
+        let query = matches!(endpoint, Endpoint::ChannelEvents { .. }).then_some("name=n");
+        let header = header.map(str::as_bytes);
+        let limits = &LIMITS;
+        let call = Call::parse(
+            endpoint,
+            query,
+            body.as_bytes(),
+            header,
+            limits,
+            Dialect::Pusher,
+        )?;
+        let Call::Publish { events, .. } = call else {
+            panic!("{call:?}");
+        };
+        let keys = events.into_iter().map(|event| event.idempotency_key);
+        Ok(keys
+            .map(|key| key.unwrap_or_default().into_owned())
+            .collect())
+    }
+
+    #[test]
+    fn an_event_has_its_own_key_or_that_of_its_request() {
+        let event = r#"{"name":"n","data":"d","channel":"room"}"#;
+        let keyed = r#"{"name":"n","data":"d","channel":"room","idempotency_key":"own"}"#;
+        let batch = format!(r#"{{"batch":[{event},{keyed},{event}]}}"#);
+        let of = |endpoint, body: &str, header| keys(endpoint, body, header).unwrap();
+        assert_eq!(of(Endpoint::Events, event, None), [""]);
+        assert_eq!(of(Endpoint::Events, event, Some("\"a\"")), ["a"]);
+        assert_eq!(of(Endpoint::Events, keyed, Some("a")), ["own"]);
+        assert_eq!(
+            of(Endpoint::ChannelEvents { channel: "room" }, "d", Some("a")),
+            ["a"]
+        );
+        assert_eq!(of(Endpoint::BatchEvents, &batch, None), ["", "own", ""]);
+        assert_eq!(
+            of(Endpoint::BatchEvents, &batch, Some("a")),
+            ["a\n0", "own", "a\n2"]
+        );
+        let long = "k".repeat(201);
+        for (body, header) in [
+            (event.to_string(), Some(long.as_str())),
+            (event.to_string(), Some("")),
+            (keyed.replace("own", &long), None),
+            (keyed.replace("own", ""), None),
+            (keyed.replace("own", "a\\n0"), None),
+        ] {
+            let error = keys(Endpoint::Events, &body, header).unwrap_err();
+            assert_eq!(error.status, 400, "{body} {header:?}");
+            let batch = format!(r#"{{"batch":[{body}]}}"#);
+            assert_eq!(
+                keys(Endpoint::BatchEvents, &batch, header).unwrap_err(),
+                error
+            );
         }
     }
 
@@ -409,7 +489,7 @@ mod tests {
     fn a_user_is_named_in_the_path() {
         let terminate = |user| {
             let endpoint = Endpoint::TerminateConnections { user };
-            Call::parse(endpoint, None, b"{}", &LIMITS, Dialect::Pusher)
+            Call::parse(endpoint, None, b"{}", None, &LIMITS, Dialect::Pusher)
         };
         let user_id = "a@b/c".into();
         assert_eq!(terminate("a%40b%2Fc"), Ok(Call::Terminate { user_id }));
@@ -424,6 +504,7 @@ mod tests {
             info in "(user_count|cache|,|x){0,4}",
         ) {
             let query = format!("info={info}&{query}");
+            let value = Some(query.as_bytes());
             for dialect in [Dialect::Pusher, Dialect::Soketi] {
                 for endpoint in [
                     Endpoint::Channels,
@@ -433,7 +514,7 @@ mod tests {
                     Endpoint::ChannelStats { channel: &segment },
                     Endpoint::TerminateConnections { user: &segment },
                 ] {
-                    Call::parse(endpoint, Some(&query), b"d", &LIMITS, dialect).ok();
+                    Call::parse(endpoint, Some(&query), b"d", value, &LIMITS, dialect).ok();
                 }
             }
         }

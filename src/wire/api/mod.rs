@@ -5,6 +5,7 @@
 //! | `endpoint` | which call a method and a path make |
 //! | `call` | the call, with its query and its body read and checked |
 //! | `history` | pages of retained events |
+//! | `idempotency` | the key under which a publish may be repeated |
 //! | `publish` | the bodies of publishing calls |
 //! | `attributes` | what an answer tells of a channel |
 //! | `answer` | the bodies of answers |
@@ -18,6 +19,7 @@ mod attributes;
 mod call;
 mod endpoint;
 mod history;
+mod idempotency;
 mod publish;
 mod refusal;
 

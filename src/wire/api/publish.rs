@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use smallvec::{SmallVec, smallvec};
 
 use super::attributes::Attributes;
+use super::idempotency;
 use super::refusal::ApiError;
 use crate::wire::channel;
 use crate::wire::http::query_pairs;
@@ -47,13 +48,15 @@ pub struct Event<'a> {
     /// What the answer shall tell of each channel, as far as it applies; nothing if the publisher
     /// did not ask.
     pub info: Option<Attributes>,
+    /// Under which it may be repeated.
+    pub idempotency_key: Option<Cow<'a, str>>,
 }
 
 /// Most events go to one channel: its name stands here without an allocation.
 pub type ChannelNames<'a> = SmallVec<[Cow<'a, str>; 1]>;
 
 /// Reads the body of `POST /events`: an object with `name`, `data`, `channels` or `channel`, and
-/// perhaps `socket_id` and `info`.
+/// perhaps `socket_id`, `info` and `idempotency_key`.
 ///
 /// All may come in the query instead (`channels[]=a&channels[]=b`); the query counts for what the
 /// body lacks. When `name` is in the query and `data` is not, the body is the data, whatever it holds.
@@ -130,6 +133,8 @@ struct EventFields<'a> {
     socket_id: Option<RawString<'a>>,
     #[serde(borrow)]
     info: Option<RawString<'a>>,
+    #[serde(borrow)]
+    idempotency_key: Option<RawString<'a>>,
 }
 
 impl EventFields<'_> {
@@ -144,6 +149,7 @@ impl EventFields<'_> {
             channels: None,
             socket_id: None,
             info: None,
+            idempotency_key: None,
         }
     }
 }
@@ -156,6 +162,7 @@ struct QueryFields<'a> {
     channels: ChannelNames<'a>,
     socket_id: Option<Cow<'a, str>>,
     info: Option<Cow<'a, str>>,
+    idempotency_key: Option<Cow<'a, str>>,
 }
 
 impl<'a> QueryFields<'a> {
@@ -169,6 +176,7 @@ impl<'a> QueryFields<'a> {
                 "channel" | "channels[]" => fields.channels.push(value),
                 "socket_id" => fields.socket_id = Some(value),
                 "info" => fields.info = Some(value),
+                "idempotency_key" => fields.idempotency_key = Some(value),
                 _ => {}
             }
         }
@@ -249,6 +257,7 @@ fn event<'a>(
 
     let socket_id = fields.socket_id.map(RawString::into_decoded);
     let info = fields.info.map(RawString::into_decoded);
+    let key = fields.idempotency_key.map(RawString::into_decoded);
     Ok(Event {
         name,
         channels,
@@ -258,6 +267,10 @@ fn event<'a>(
             .or(query.info)
             .filter(|info| !info.is_empty())
             .map(|info| Attributes::parse_of_publish(&info)),
+        idempotency_key: key
+            .or(query.idempotency_key)
+            .map(idempotency::checked)
+            .transpose()?,
     })
 }
 

@@ -69,6 +69,7 @@ pub(super) struct Head<'a> {
     pub(super) persistence: Persistence,
     pub(super) expects_continue: bool,
     pub(super) upgrades_to_websocket: bool,
+    pub(super) idempotency_key: Option<&'a [u8]>,
 }
 
 impl<'a> Head<'a> {
@@ -106,6 +107,7 @@ impl<'a> Head<'a> {
             // RFC 9110 section 10.1.1: an HTTP/1.0 client does not wait for it.
             expects_continue: claims.expects_continue && minor_version == 1,
             upgrades_to_websocket,
+            idempotency_key: claims.idempotency_key,
         })
     }
 }
@@ -163,7 +165,7 @@ fn strip_scheme(target: &str) -> Option<&str> {
 
 /// What the header lines claim about the framing and the connection, each line by itself.
 #[derive(Debug, Default)]
-struct Claims {
+struct Claims<'a> {
     hosts_count: usize,
     content_length: Option<u64>,
     chunked_count: usize,
@@ -175,10 +177,11 @@ struct Claims {
     has_upgrade_option: bool,
     names_websocket: bool,
     expects_continue: bool,
+    idempotency_key: Option<&'a [u8]>,
 }
 
-impl Claims {
-    fn collect(headers: &[httparse::Header<'_>]) -> Result<Claims, Refusal> {
+impl<'a> Claims<'a> {
+    fn collect(headers: &[httparse::Header<'a>]) -> Result<Claims<'a>, Refusal> {
         let mut claims = Claims::default();
         for header in headers {
             // Most lines are passed over by the length of their name alone.
@@ -197,6 +200,9 @@ impl Claims {
                 }
                 14 if header.name.eq_ignore_ascii_case("content-length") => {
                     claims.content_length(header.value)?;
+                }
+                15 if header.name.eq_ignore_ascii_case("idempotency-key") => {
+                    claims.idempotency_key.get_or_insert(header.value);
                 }
                 17 if header.name.eq_ignore_ascii_case("transfer-encoding") => {
                     claims.transfer_encoding(header.value);

@@ -110,6 +110,11 @@ impl<'a> Request<'a> {
         self.head.fields
     }
 
+    /// The value of the first `Idempotency-Key`, which every publish is asked for.
+    pub fn idempotency_key(&self) -> Option<&'a [u8]> {
+        self.head.idempotency_key
+    }
+
     /// The body, decoded.
     pub fn body(&self) -> &'a [u8] {
         self.body

@@ -22,6 +22,8 @@ const FOREVER: Keep = Keep {
     messages: u64::MAX,
     bytes: u64::MAX,
     age_ms: u64::MAX / 2,
+    keys: u64::MAX,
+    key_age_ms: u64::MAX / 2,
 };
 
 fn append(channel: &str, ticket: u64, round: u32, serial: u64, data: &str) -> Append {
@@ -36,6 +38,7 @@ fn append(channel: &str, ticket: u64, round: u32, serial: u64, data: &str) -> Ap
         name: "\"said\"".into(),
         data: data.into(),
         user_id: "".into(),
+        idempotency_key: "".into(),
     }
 }
 
