@@ -114,8 +114,10 @@
 //! are refused with 503, and nothing of them was published. What was already on its way when the
 //! news went out is still taken, so the bound is soft by what the lanes hold.
 //! A subscriber is behind when its socket is full: its cursor stays, the log keeps its frames up to
-//! `log_bytes_max` and `log_age_ms_max`, and when its next frame has left the log it is closed with
-//! 4100 and counted; it reconnects. What it got is whole frames: a cursor stands between frames, and
+//! `log_bytes_max` and `log_age_ms_max`. When its next frame has left the log it is parked, if the
+//! channel has serials and its policy lets it lag: its cursor becomes the serial that it has
+//! ([`hub::parking`]), and when its socket takes bytes again it catches up from what is retained, like
+//! one who resumes. Else it is closed with 4100 and counted; it reconnects. What it got is whole frames: a cursor stands between frames, and
 //! the rest of one that its socket took in part is kept for it alone. What is kept for such alone
 //! goes first when the logs of a shard hold more than `log_bytes_per_shard_max`.
 //! A shard is full when it serves `connections_per_shard_max` connections: some more slots are kept

@@ -34,8 +34,9 @@ use std::time::Duration;
 use md5::{Digest, Md5};
 use outpour::base::lane::{self, Receiver, Sender};
 use outpour::base::limits;
-use outpour::base::metrics::Metrics;
+use outpour::base::metrics::{Metric, Metrics};
 use outpour::base::sleep::Doorbell;
+use outpour::base::slow::Slow;
 use outpour::base::socket::{GENERATION_BITS, Socket};
 use outpour::hub::apps::Apps;
 use outpour::hub::durable::{Append, Written};
@@ -108,6 +109,7 @@ fn every_seed_keeps_the_promises() {
         sums.late += counts.late;
         sums.rewound += counts.rewound;
         sums.gaps += counts.gaps;
+        sums.parked += counts.parked;
         sums.synced += counts.synced;
         sums.failed += counts.failed;
     }
@@ -155,6 +157,8 @@ struct Counts {
     late: usize,
     rewound: usize,
     gaps: usize,
+    /// Times that a subscriber's next frame left its shard's log and it stayed.
+    parked: usize,
     /// Events that a disk has synced, and those that it did not take.
     synced: usize,
     failed: usize,
@@ -181,12 +185,13 @@ impl Counts {
             late,
             rewound,
             gaps,
+            parked,
             synced,
             failed,
         } = *self;
         let all = [
             delivered, inflated, accepted, refused, closed, slept, woken, drained, kept, rejected,
-            entered, changed, cached, missed, resumed, late, rewound, gaps, synced, failed,
+            entered, changed, cached, missed, resumed, late, rewound, gaps, parked, synced, failed,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }
@@ -393,6 +398,11 @@ struct World {
     /// Events that were accepted, in the order in which publishers learned of it.
     answered: Vec<usize>,
     signer: Signer,
+    metrics: Arc<[Metrics]>,
+    /// Slow subscribers of channels with serials stay subscribed.
+    lags: bool,
+    /// Logs lose what is a second old.
+    forgets: bool,
     counts: Counts,
 }
 
@@ -414,11 +424,19 @@ impl World {
             favourite: None,
         };
         let mut resumes = Random::new(seed, 105);
+        let mut policies = Random::new(seed, 107);
+        let slow = [Slow::Lag, Slow::Lag, Slow::Disconnect][policies.below(3)];
+        // So that logs lose what slow readers lack, and not only while the engine is behind.
+        let forgets = slow != Slow::Disconnect && policies.one_in(2);
+        if forgets {
+            options.log_age_ms_max = 1;
+        }
         let kept = ChannelOptions {
             name: ChannelPattern::parse("kept-*").unwrap(),
             retention_messages_max: [3, 40, 1000][resumes.below(3)],
             retention_bytes_max: [4096, 1 << 20][resumes.below(2)],
             retention_age_s: 20,
+            slow,
             ..ChannelOptions::default()
         };
         let durable = ChannelOptions {
@@ -445,6 +463,7 @@ impl World {
             (weights.publish, weights.data_bytes, weights.large) = (2, 9000, 1);
             weights.stall = 100;
         }
+        let lags = slow != Slow::Disconnect;
         let (options, metrics) = (
             Arc::new(options),
             vec![Metrics::default(), Metrics::default()],
@@ -502,6 +521,9 @@ impl World {
             events: Vec::new(),
             answered: Vec::new(),
             signer: Signer::new(b"app-secret"),
+            metrics,
+            lags,
+            forgets,
             counts: Counts::default(),
         }
     }
@@ -568,7 +590,9 @@ impl World {
                         engine.channels.log_bytes() == 0
                             && slots.all(|slot| {
                                 let connection = &connections[slot];
-                                connection.outbox.is_none() && !connection.is_behind
+                                connection.outbox.is_none()
+                                    && !connection.is_behind
+                                    && !connection.is_blocked
                             })
                     })
             },
@@ -583,6 +607,9 @@ impl World {
         } else {
             self.leave();
         }
+        let parked = self.metrics.iter().map(|of| of.read(Metric::SlowParked));
+        self.counts.parked = parked.sum::<u64>() as usize;
+        assert!(self.lags || self.counts.parked == 0, "seed {}", self.seed);
         (self.network.trace(), self.counts)
     }
 
@@ -603,7 +630,7 @@ impl World {
     fn connect(&mut self, shard: u16, kind: Kind) -> usize {
         let peer = match kind {
             // One that is held back while its shard is held up may rightly come to be too slow.
-            Kind::Observer if self.weights.favourite.is_some() => {
+            Kind::Observer if self.weights.favourite.is_some() || self.lags => {
                 self.network.connect_with_capacity(shard, AMPLE_BYTES)
             }
             Kind::Observer => self.network.connect_with_capacity(shard, 64 << 10),
@@ -1581,7 +1608,8 @@ impl World {
                     continue;
                 }
                 let about = format!("seed {}: client {number}, {channel}, drain", self.seed);
-                if self.weights.favourite.is_some() && client.close_code == Some(4100) {
+                let may_lose = self.weights.favourite.is_some() || self.forgets;
+                if may_lose && client.close_code == Some(4100) {
                     continue;
                 }
                 assert_eq!(client.close_code, Some(4200), "{about}");

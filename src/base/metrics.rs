@@ -72,6 +72,8 @@ shards {
     ShortSends counter "outpour_short_sends_total",
     /// Subscribers closed because their next frame had left the log.
     SlowClosed counter "outpour_slow_closed_total",
+    /// Times that a subscriber's next frame had left the log and it went on from what is retained.
+    SlowParked counter "outpour_slow_parked_total",
     /// Bytes of frames held in logs.
     LogBytes gauge "outpour_log_bytes",
     /// Bytes of events that channels with serials retain.

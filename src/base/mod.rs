@@ -14,6 +14,7 @@ pub mod slab;
 /// How a shard sleeps without missing a letter.
 pub mod sleep;
 pub mod slots;
+pub mod slow;
 /// Who a connection is.
 pub mod socket;
 /// How other threads wake one that sleeps in the kernel.

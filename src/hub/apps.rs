@@ -7,6 +7,7 @@ use super::notice::Wanted;
 use super::quota::Quota;
 use super::repeats::Window;
 use super::retained::Retention;
+use crate::base::slow::Slow;
 use crate::options::{ChannelOptions, ChannelPattern, Options};
 use crate::wire::api::EventLimits;
 use crate::wire::pusher::member::MemberLimits;
@@ -58,6 +59,7 @@ pub struct ChannelRule {
     /// If their events have serials.
     retention: Option<Retention>,
     is_durable: bool,
+    slow: Slow,
 }
 
 fn rule(channels: &ChannelOptions) -> ChannelRule {
@@ -74,6 +76,10 @@ fn rule(channels: &ChannelOptions) -> ChannelRule {
         pattern: channels.name.clone(),
         retention: channels.serials.then_some(retention),
         is_durable: channels.is_durable(),
+        slow: match channels.serials {
+            true => channels.slow,
+            false => Slow::Disconnect,
+        },
     }
 }
 
@@ -86,6 +92,12 @@ impl App {
     /// Whether its events are on disk before anybody sees them.
     pub fn is_durable(&self, channel: &str) -> bool {
         self.rule_of(channel).is_some_and(|rule| rule.is_durable)
+    }
+
+    /// What becomes of its subscribers that are slow.
+    pub fn slow_of(&self, channel: &str) -> Slow {
+        self.rule_of(channel)
+            .map_or(Slow::Disconnect, |rule| rule.slow)
     }
 
     fn rule_of(&self, channel: &str) -> Option<&ChannelRule> {

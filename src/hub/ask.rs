@@ -88,18 +88,19 @@ pub enum Content {
 /// What a subscriber has of a channel with serials, and what it was told of the channel's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Behind {
-    pub epoch: u64,
-    /// The last serial that it has.
+    /// The last serial that it has. The epoch is the home's: it lasts while there are subscribers.
     pub after: u64,
     pub roster_changes: u64,
 }
+
+/// Of one that lacks changes to the roster, so that it is told the roster anew.
+pub const ROSTER_UNKNOWN: u64 = u64::MAX;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Fetch {
     pub variant: Variant,
     /// Comes back with the answer.
     pub number: u32,
-    pub epoch: u64,
     pub after: u64,
     pub roster_changes: u64,
     pub bytes_max: usize,
@@ -108,6 +109,7 @@ pub struct Fetch {
 #[derive(Debug)]
 pub struct Fetched {
     pub number: u32,
+    pub epoch: u64,
     /// With the last one, the requester gets what is sequenced from here on after it.
     pub chunk: Chunk,
     /// Messages that go before its events.

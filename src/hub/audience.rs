@@ -16,15 +16,21 @@ use smallvec::SmallVec;
 
 use crate::base::limits;
 use crate::base::slots::SlotSet;
+use crate::base::slow::Slow;
 use crate::hub::log::Log;
 
 /// One subscription as the sweep sees it: 16 bytes, read in sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Subscriber {
-    /// The position up to which its socket was given the channel's frames, or [`WAITING`].
+    /// The position up to which its socket was given the channel's frames, or [`WAITING`],
+    /// [`CATCHING_UP`] or, of one that is parked ([`parking`](super::parking)), a serial.
     pub cursor: u64,
     pub slot: u32,
+    /// What becomes of it when it is slow.
+    pub slow: Slow,
 }
+
+const _: () = assert!(size_of::<Subscriber>() == 16);
 
 /// The cursor of a subscriber whose channel has not yet been joined at its home.
 pub const WAITING: u64 = u64::MAX;
@@ -210,11 +216,6 @@ impl Sweep {
         (self.held_back, self.held_back_this_lap) = (lowest, lowest);
     }
 
-    /// Forgets the frames before `position`, but none that a subscriber may get in the sweep.
-    pub fn evict(&mut self, position: u64) {
-        self.log.trim(position.min(self.floor()));
-    }
-
     /// Forgets the exceptions that nobody can come to any more, and adds their slots to `passed`.
     pub fn forget_passed_exceptions(&mut self, passed: &mut Vec<u32>) {
         let floor = self.floor_of_all();
@@ -283,12 +284,11 @@ pub type Subscribers = SmallVec<[Subscriber; 1]>;
 /// A slot, and the new place of its subscriber in the array.
 pub type Moved = (u32, u32);
 
-/// Adds a subscriber that stands at `cursor`, and returns its place.
+/// Adds a subscriber, and returns its place.
 pub fn join(
     subscribers: &mut Subscribers,
     sweep: Option<&mut Sweep>,
-    slot: u32,
-    cursor: u64,
+    subscriber: Subscriber,
 ) -> u32 {
     if let Some(sweep) = sweep
         && !sweep.is_done()
@@ -296,7 +296,7 @@ pub fn join(
         // Those before the line come one place later in the round.
         sweep.remaining += 1;
     }
-    subscribers.push(Subscriber { cursor, slot });
+    subscribers.push(subscriber);
     (subscribers.len() - 1) as u32
 }
 
@@ -369,6 +369,11 @@ mod tests {
 
     const SLOTS: u32 = 512;
 
+    fn subscriber(slot: u32, cursor: u64) -> Subscriber {
+        let slow = Slow::Disconnect;
+        Subscriber { cursor, slot, slow }
+    }
+
     /// A channel with sockets that only remember what they were sent.
     struct Model {
         subscribers: Subscribers,
@@ -387,7 +392,11 @@ mod tests {
             self.slots += 1;
             self.direct.set(slot, true);
             let head = self.sweep.log.head();
-            let index = join(&mut self.subscribers, Some(&mut self.sweep), slot, head);
+            let index = join(
+                &mut self.subscribers,
+                Some(&mut self.sweep),
+                subscriber(slot, head),
+            );
             assert_eq!(self.subscribers[index as usize].slot, slot);
             self.sent.insert(slot, head);
         }
@@ -438,7 +447,7 @@ mod tests {
         let mut subscribers = Subscribers::new();
         for slot in 0..6 {
             direct.set(slot, true);
-            join(&mut subscribers, None, slot, 0);
+            join(&mut subscribers, None, subscriber(slot, 0));
         }
         let mut run = |sweep: &mut Sweep, budget| {
             let (visits, indirect) = (&mut Vec::new(), &mut Vec::new());
@@ -552,7 +561,7 @@ mod tests {
         sweep.restart(0);
         for slot in 0..4 {
             direct.set(slot, true);
-            join(&mut subscribers, Some(&mut sweep), slot, 0);
+            join(&mut subscribers, Some(&mut sweep), subscriber(slot, 0));
         }
         let (mut visits, mut indirect) = (Vec::new(), Vec::new());
         sweep.log.append(b"first", [5].into_iter(), 0);

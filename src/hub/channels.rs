@@ -21,12 +21,13 @@ use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::audience::{self, Moved, Subscribers, Sweep};
+use super::audience::{self, Moved, Subscriber, Subscribers, Sweep};
 use super::home::Home;
 use super::users;
 use super::variant::Variant;
 use crate::base::limits;
 use crate::base::slab::{Key, Slab};
+use crate::wire::websocket::Inflater;
 
 /// One channel in one variant, as its shard knows it.
 #[derive(Debug)]
@@ -259,15 +260,15 @@ impl Channels {
         }
     }
 
-    /// Appends frames to the channel's log and begins or prolongs its sweep. The frames that no
-    /// subscriber held back can wait for any longer are evicted beyond `log_bytes_max`.
+    /// Appends frames to the channel's log and begins or prolongs its sweep. `serial` is the last one
+    /// that was given up to the last of them, where events have serials.
     pub fn append(
         &mut self,
         channel: u32,
         frames: &[u8],
         lengths: impl Iterator<Item = usize>,
+        serial: Option<u64>,
         now_s: u32,
-        log_bytes_max: usize,
     ) {
         let record = &mut self.records[channel];
         let active = record.sweep.get_or_insert_with(|| {
@@ -278,20 +279,38 @@ impl Channels {
         let before = record.head;
         let log = &mut active.sweep.log;
         log.append(frames, lengths, now_s);
+        log.reach(serial);
         record.head = log.head();
         self.log_bytes += frames.len();
-        // Before the eviction, which spares what the sweep is still to send.
         active.sweep.head_moved(record.subscribers.len(), before);
-        let log = &active.sweep.log;
-        if log.length() > log_bytes_max {
-            let before = log.length();
-            active.sweep.evict(record.head - log_bytes_max as u64);
-            self.log_bytes -= before - active.sweep.log.length();
-        }
         if !active.is_moving {
             active.is_moving = true;
             self.moving.push_back(channel);
         }
+    }
+
+    /// Evicts the frames beyond so many bytes that no subscriber held back can wait for any longer.
+    /// Returns how many of those were parked.
+    pub fn evict_beyond(
+        &mut self,
+        channel: u32,
+        log_bytes_max: usize,
+        inflater: &mut Inflater,
+    ) -> u64 {
+        let record = &mut self.records[channel];
+        let Some(active) = record.sweep.as_mut() else {
+            return 0;
+        };
+        let held = active.sweep.log.length();
+        if held <= log_bytes_max {
+            return 0;
+        }
+        let position = record.head - log_bytes_max as u64;
+        let parked = active
+            .sweep
+            .evict(position, &mut record.subscribers, inflater);
+        self.log_bytes -= held - active.sweep.log.length();
+        parked
     }
 
     /// The channel's sweep and its subscribers, while there is something to read in its log.
@@ -375,19 +394,30 @@ impl Channels {
     }
 
     /// Looks through the channels with subscribers that were held back: forgets frames that came
-    /// before the second `since_s` and frames that nobody needs any more.
-    pub fn review_held(&mut self, since_s: u32, passed: &mut Vec<u32>, reviewed: &mut Vec<u32>) {
+    /// before the second `since_s` and frames that nobody needs any more. Returns how many subscribers
+    /// were parked.
+    pub fn review_held(
+        &mut self,
+        since_s: u32,
+        passed: &mut Vec<u32>,
+        reviewed: &mut Vec<u32>,
+        inflater: &mut Inflater,
+    ) -> u64 {
+        let mut parked = 0;
         reviewed.append(&mut self.held);
         for &channel in reviewed.iter() {
             let record = &mut self.records[channel];
             let active = record.sweep.as_mut().expect("a held channel has a sweep");
             active.is_held = false;
             let before = active.sweep.log.length();
-            active.sweep.evict(active.sweep.log.older_than(since_s));
+            let position = active.sweep.log.older_than(since_s);
+            let subscribers = &mut record.subscribers;
+            parked += active.sweep.evict(position, subscribers, inflater);
             self.log_bytes -= before - active.sweep.log.length();
             active.sweep.audit(&record.subscribers);
             self.settle(channel, passed);
         }
+        parked
     }
 }
 
@@ -416,11 +446,11 @@ fn spread(tag: u32) -> u64 {
 }
 
 impl Channels {
-    /// Adds a subscriber that stands at `cursor`, and returns its place.
-    pub fn join(&mut self, channel: u32, slot: u32, cursor: u64) -> u32 {
+    /// Adds a subscriber, and returns its place.
+    pub fn join(&mut self, channel: u32, subscriber: Subscriber) -> u32 {
         let record = &mut self.records[channel];
         let sweep = record.sweep.as_mut().map(|active| &mut active.sweep);
-        audience::join(&mut record.subscribers, sweep, slot, cursor)
+        audience::join(&mut record.subscribers, sweep, subscriber)
     }
 
     /// Takes a subscriber out, and returns who moved where.

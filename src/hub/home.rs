@@ -108,6 +108,8 @@ pub struct Outgoing {
 pub struct DueAnswer {
     pub shard: u16,
     pub position: u64,
+    /// The last serial that was given before that position.
+    pub serial: Option<u64>,
     pub answer: Box<Answer>,
 }
 
@@ -119,6 +121,12 @@ impl Home {
             && self.subscribers_told == 0
             && self.kept.is_none()
             && self.retained.is_none()
+    }
+
+    /// The last serial that was given, if events have serials.
+    pub fn serial(&self) -> Option<u64> {
+        let retained = self.retained.as_ref()?;
+        Some(retained.next().number - 1)
     }
 
     /// The id of the member who triggered an event, as a JSON token.
@@ -218,12 +226,13 @@ impl Stream {
     }
 
     /// Has the shard told this after all that was sequenced so far, and before what will be.
-    pub fn answer(&mut self, shard: u16, answer: Box<Answer>) {
+    pub fn answer(&mut self, shard: u16, serial: Option<u64>, answer: Box<Answer>) {
         let position = self.head;
         let outgoing = self.outgoing.get_or_insert_default();
         outgoing.answers.push(DueAnswer {
             shard,
             position,
+            serial,
             answer,
         });
     }

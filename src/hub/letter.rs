@@ -64,10 +64,12 @@ pub enum Letter {
         start: u64,
         end: u64,
     },
-    /// The frames that begin at this position.
+    /// The frames that begin at this position, and the last serial that was given up to their end, if
+    /// the channel has serials.
     Deliver {
         audience: Key,
         position: u64,
+        serial: Option<u64>,
         frames: Bytes,
     },
     /// Every connection that is subscribed to the channel, which is a user's own, is to end.

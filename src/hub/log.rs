@@ -23,6 +23,8 @@ pub struct Log {
     ends: VecDeque<u64>,
     /// The last position that was reached in each second in which frames came.
     ages: VecDeque<(u64, u32)>,
+    /// Where events have serials: the last one that was given before the head.
+    serial: Option<u64>,
 }
 
 impl Log {
@@ -33,6 +35,7 @@ impl Log {
         self.dead = 0;
         self.ends.clear();
         self.ages.clear();
+        self.serial = None;
     }
 
     /// The position after the last frame.
@@ -73,6 +76,16 @@ impl Log {
         }
     }
 
+    /// The last serial that was given before the head; nothing on a channel without serials.
+    pub fn serial(&self) -> Option<u64> {
+        self.serial
+    }
+
+    /// With what was appended last, events came up to this serial.
+    pub fn reach(&mut self, serial: Option<u64>) {
+        self.serial = serial;
+    }
+
     /// The bytes between two positions, which the log must still hold.
     pub fn slice(&self, from: u64, to: u64) -> &[u8] {
         assert!(from >= self.tail(), "position {from} has left the log");
@@ -103,6 +116,13 @@ impl Log {
             .checked_sub(1)
             .map_or(self.tail(), |last| self.ends[last]);
         (start != position).then(|| self.ends[next])
+    }
+
+    /// Where the tail comes to lie when the log is trimmed to `position`.
+    pub fn tail_at(&self, position: u64) -> u64 {
+        let next = self.ends.partition_point(|end| *end <= position);
+        next.checked_sub(1)
+            .map_or(self.tail(), |last| self.ends[last])
     }
 
     /// Forgets the frames that lie wholly before `position`.

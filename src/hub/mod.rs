@@ -13,6 +13,7 @@ pub mod hook;
 pub mod letter;
 pub mod log;
 pub mod notice;
+pub mod parking;
 pub mod query;
 pub mod quota;
 pub mod repeats;

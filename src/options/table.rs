@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use tracing::level_filters::LevelFilter;
 
 use crate::base::dialect::Dialect;
+use crate::base::slow::Slow;
 
 use super::channels::{ChannelPattern, Durability, PatternList, PatternText};
 use super::form::{
@@ -353,6 +354,9 @@ settings! {
             /// Where the events of such channels are when a publish is acknowledged: in memory, or
             /// in the journal too, so that they and their serials outlast a crash and a restart.
             durability: Durability = Durability::Memory, Words(DURABILITIES);
+            /// What becomes of a subscriber of such a channel that does not read as fast as events
+            /// come.
+            slow: Slow = Slow::Lag, Words(SLOW_POLICIES);
             /// Directory of the journal; empty for none.
             journal_directory: Option<PathBuf> = None, Directory;
             /// Size at which the journal goes on in another file. What is no longer retained is
@@ -503,9 +507,13 @@ settings! {
             idempotency_keys_max: usize = 10_000, Whole(1, 100_000_000);
             /// Where an event with a serial is when its publish is acknowledged.
             durability: Durability = Durability::Memory, Words(DURABILITIES);
+            /// What becomes of a subscriber that does not read as fast as events come.
+            slow: Slow = Slow::Lag, Words(SLOW_POLICIES);
         }
     }
 }
+
+const SLOW_POLICIES: &[(&str, Slow)] = &[("lag", Slow::Lag), ("disconnect", Slow::Disconnect)];
 
 const DURABILITIES: &[(&str, Durability)] =
     &[("memory", Durability::Memory), ("disk", Durability::Disk)];

@@ -106,6 +106,7 @@ fn samples(setting: &Setting<Options>) -> [String; 3] {
         "cores" => ["none", "0-3", "1,5"],
         "log_level" => ["debug", "warn", "off"],
         "durability" => ["disk", "memory", "disk"],
+        "slow" => ["disconnect", "lag", "disconnect"],
         "journal_directory" => ["/file", "variable", "/a b"],
         "echo" => ["/file", "/variable", "/flag"],
         "app_id" => ["2001", "2002", "2003"],

@@ -123,7 +123,9 @@ impl Engine {
                 let channel = channel.expect("a shard joins before anybody there enters");
                 let home = self.channels[channel].home.as_mut();
                 let home = home.expect("a shard joins before anybody there enters");
-                home.stream(variant).answer(from, ask.answer(content));
+                let serial = home.serial();
+                home.stream(variant)
+                    .answer(from, serial, ask.answer(content));
                 self.owe(channel);
             }
             Question::Fetch(Fetch { variant, .. }) => self.answer_fetch(from, ask, variant),

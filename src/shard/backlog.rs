@@ -16,6 +16,9 @@
 //! nothing is missing or sent twice at the seam. While that chunk is still to be sent it is a
 //! subscriber that is held back, with what that means for the log.
 //!
+//! A subscriber that was parked ([`hub::parking`](crate::hub::parking)) falls behind in the same way when
+//! its socket takes bytes again. So does one whose frames leave the log while its last chunk is sent.
+//!
 //! Where frames are not a WebSocket's, a chunk is encoded anew into the outbox, and is a short one.
 
 use bytes::Bytes;
@@ -23,7 +26,7 @@ use bytes::Bytes;
 use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::base::socket::Socket;
-use crate::hub::ask::{Ask, Behind, Content, Fetch, Fetched, Question};
+use crate::hub::ask::{Ask, Behind, Content, Fetch, Fetched, Question, ROSTER_UNKNOWN};
 use crate::hub::audience::CATCHING_UP;
 use crate::hub::letter::Letter;
 use crate::hub::variant::{Encoder, Variant};
@@ -103,6 +106,23 @@ impl Engine {
         self.fetches.push_back((socket, held.channel));
     }
 
+    /// One that was parked goes on, if its socket takes bytes.
+    pub(super) fn take_up(&mut self, slot: u32, channel: u32, after: u64) {
+        let connection = &self.connections[slot];
+        let mut held = connection.subscriptions.iter();
+        let place = held.position(|held| held.channel == channel);
+        if let Some(place) = place
+            && !connection.is_blocked
+        {
+            let roster_changes = ROSTER_UNKNOWN;
+            let behind = Behind {
+                after,
+                roster_changes,
+            };
+            self.fall_behind(slot, place, behind);
+        }
+    }
+
     /// The subscription ends.
     pub(super) fn drop_backlog(&mut self, slot: u32, channel: u32) {
         self.connections
@@ -150,7 +170,6 @@ impl Engine {
                 question: Question::Fetch(Fetch {
                     variant,
                     number: backlog.number,
-                    epoch: backlog.behind.epoch,
                     after: backlog.behind.after,
                     roster_changes: backlog.behind.roster_changes,
                     bytes_max,
@@ -178,7 +197,8 @@ impl Engine {
         }
         let home = self.channels[channel].home.as_mut();
         let home = home.expect("whoever catches up is subscribed");
-        home.stream(variant).answer(from, answer);
+        let serial = home.serial();
+        home.stream(variant).answer(from, serial, answer);
         self.owe(channel);
     }
 
@@ -195,7 +215,7 @@ impl Engine {
         };
         let chunk = fetched.chunk;
         backlog.behind.after = chunk.reached;
-        let epoch = backlog.behind.epoch;
+        let epoch = fetched.epoch;
         if chunk.is_last {
             let record = &mut self.channels[held.channel];
             record.subscribers[held.index as usize].cursor = record.head;

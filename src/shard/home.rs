@@ -59,8 +59,9 @@ impl Engine {
             Letter::Deliver {
                 audience,
                 position,
+                serial,
                 frames,
-            } => self.on_deliver(audience, position, &frames),
+            } => self.on_deliver(audience, position, serial, &frames),
             Letter::Progress {
                 home,
                 variant,
@@ -182,22 +183,24 @@ impl Engine {
             return true;
         };
         let mut is_done = true;
+        let serial = home.serial();
         for stream in &mut home.streams {
-            is_done &= self.post_stream(home_key, stream);
+            is_done &= self.post_stream(home_key, serial, stream);
         }
         home.forget_unheard();
         self.channels[channel].home = Some(home);
         is_done
     }
 
-    fn post_stream(&mut self, home: Key, stream: &mut Stream) -> bool {
+    fn post_stream(&mut self, home: Key, serial: Option<u64>, stream: &mut Stream) -> bool {
         let (mut is_done, mut shared) = (true, None);
         for interest in &mut stream.interests {
             is_done &= self.post_joined(home, interest)
                 && self.post_end(interest)
                 && match stream.outgoing.as_deref_mut() {
                     Some(outgoing) => {
-                        self.post_outgoing(stream.head, interest, outgoing, &mut shared)
+                        let head = (stream.head, serial);
+                        self.post_outgoing(head, interest, outgoing, &mut shared)
                     }
                     None => true,
                 };
@@ -255,7 +258,7 @@ impl Engine {
     /// Frames and answers for one shard, in the order in which they came about.
     fn post_outgoing(
         &mut self,
-        head: u64,
+        head: (u64, Option<u64>),
         interest: &mut Interest,
         outgoing: &mut Outgoing,
         shared: &mut Option<SharedFrames>,
@@ -266,8 +269,11 @@ impl Engine {
         loop {
             let mut answers = outgoing.answers.iter();
             let due = answers.position(|due| due.shard == interest.shard);
-            let end = due.map_or(head, |place| outgoing.answers[place].position);
-            if interest.posted < end && !self.post_frames(end, interest, outgoing, shared) {
+            let end = due.map_or(head, |place| {
+                let due = &outgoing.answers[place];
+                (due.position, due.serial)
+            });
+            if interest.posted < end.0 && !self.post_frames(end, interest, outgoing, shared) {
                 return false;
             }
             let Some(place) = due else { return true };
@@ -303,10 +309,11 @@ impl Engine {
         is_done
     }
 
-    /// The frames that the shard has not been posted, up to `end`.
+    /// The frames that the shard has not been posted, up to the position where the given serial is
+    /// the last.
     fn post_frames(
         &mut self,
-        end: u64,
+        (end, serial): (u64, Option<u64>),
         interest: &mut Interest,
         outgoing: &Outgoing,
         shared: &mut Option<SharedFrames>,
@@ -330,6 +337,7 @@ impl Engine {
         let deliver = Letter::Deliver {
             audience: interest.audience,
             position,
+            serial,
             frames,
         };
         self.mesh.post(interest.shard, deliver);

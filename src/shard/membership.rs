@@ -7,10 +7,12 @@
 use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::base::slab::Key;
+use crate::base::slow::Slow;
 use crate::base::socket::Socket;
-use crate::hub::audience::{Exception, WAITING};
+use crate::hub::audience::{Exception, Subscriber, WAITING};
 use crate::hub::channels::Membership;
 use crate::hub::letter::{Exit, Join, Letter};
+use crate::hub::variant::Variant;
 use crate::wire::channel::ChannelKind;
 
 use super::Engine;
@@ -40,7 +42,9 @@ impl Engine {
         let is_joined = matches!(record.membership, Membership::Joined | Membership::Local);
         let stands = is_joined && !self.enters(app, name);
         let cursor = if stands { record.head } else { WAITING };
-        let index = self.channels.join(channel, slot, cursor);
+        let slow = self.slow_of(app, name, variant);
+        let subscriber = Subscriber { cursor, slot, slow };
+        let index = self.channels.join(channel, subscriber);
         let held = &mut self.connections[slot].subscriptions;
         held.push(Subscription { channel, index });
         self.connections.refresh_direct(slot);
@@ -50,6 +54,15 @@ impl Engine {
             Standing::Stands
         } else {
             Standing::Waits
+        }
+    }
+
+    /// What becomes of a subscriber that is slow. One over HTTP is closed wherever it is: it comes back by
+    /// itself, and a reader of Server-Sent Events resumes then.
+    fn slow_of(&self, app: u16, name: &str, variant: Variant) -> Slow {
+        match variant {
+            Variant::Plain | Variant::Deflated { .. } => self.apps.app(app).slow_of(name),
+            Variant::Xhr | Variant::Sse => Slow::Disconnect,
         }
     }
 
@@ -199,7 +212,13 @@ impl Engine {
     }
 
     /// Frames from the channel's home.
-    pub(super) fn on_deliver(&mut self, audience: Key, position: u64, frames: &[u8]) {
+    pub(super) fn on_deliver(
+        &mut self,
+        audience: Key,
+        position: u64,
+        serial: Option<u64>,
+        frames: &[u8],
+    ) {
         let Some(channel) = self.channels.resolve(audience) else {
             return;
         };
@@ -209,7 +228,7 @@ impl Engine {
             return;
         }
         assert_eq!(position, record.head, "frames come without a gap");
-        self.append(channel, frames);
+        self.append(channel, frames, serial);
         let head = self.channels[channel].head;
         let mut early = std::mem::take(&mut self.early_exceptions);
         // Exceptions of a home come first, its frames perhaps in several letters.

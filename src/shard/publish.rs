@@ -146,6 +146,7 @@ impl Engine {
             retained.append(&frame, event.excluded, self.now_s);
             encoded = Some(Variant::Plain);
         }
+        let serial = home.serial();
         for stream in &mut home.streams {
             if encoded != Some(stream.variant) {
                 self.encode(stream.variant, event, &mut frame);
@@ -154,7 +155,7 @@ impl Engine {
             let start = stream.sequence(&frame);
             owes |= !stream.interests.is_empty();
             if let Some(local) = stream.local {
-                self.append(local, &frame);
+                self.append(local, &frame, serial);
             }
             if let Some(Address { shard, socket }) = event.excluded {
                 let slot = socket.slot;
@@ -203,14 +204,17 @@ impl Engine {
         self.metrics.add(Metric::Deflates, u64::from(is_compressed));
     }
 
-    /// Appends frames to the log of a channel that has subscribers here.
-    pub(super) fn append(&mut self, channel: u32, frames: &[u8]) {
+    /// Appends frames to the log of a channel that has subscribers here. `serial` is the last one that
+    /// was given up to their end, if the channel has serials.
+    pub(super) fn append(&mut self, channel: u32, frames: &[u8], serial: Option<u64>) {
         let lengths = self.channels[channel].variant.frame_lengths(frames);
         self.metrics
             .add(Metric::Appends, lengths.clone().count() as u64);
-        let log_bytes_max = self.options.log_bytes_max;
         self.channels
-            .append(channel, frames, lengths, self.now_s, log_bytes_max);
+            .append(channel, frames, lengths, serial, self.now_s);
+        let (bytes_max, inflater) = (self.options.log_bytes_max, &mut self.inflater);
+        let parked = self.channels.evict_beyond(channel, bytes_max, inflater);
+        self.metrics.add(Metric::SlowParked, parked);
         if let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) {
             sweep.begin_lap(subscribers.len(), self.now_us);
         }

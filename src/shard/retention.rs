@@ -102,7 +102,6 @@ impl Engine {
             self.metrics.add(metric, 1);
         }
         let behind = after.map(|after| Behind {
-            epoch: position.serial.epoch,
             after,
             roster_changes: 0,
         });
@@ -131,14 +130,13 @@ impl Engine {
         let now_s = self.now_s;
         let retained = self.retained_mut(channel);
         let retained = retained.expect("it is kept while there are subscribers");
-        assert_eq!(retained.epoch, fetch.epoch, "likewise");
         retained.used_s = now_s;
+        let epoch = retained.epoch;
         let chunk = retained.read(fetch.after, reader, fetch.bytes_max);
         self.weigh(channel);
         let mut replies = Vec::new();
         if chunk.is_last {
             let number = chunk.missed.map_or(fetch.after, |(_, last)| last);
-            let epoch = fetch.epoch;
             let position = Position {
                 serial: Serial { epoch, number },
                 recovery: None,
@@ -147,6 +145,7 @@ impl Engine {
         }
         Content::Fetched(Box::new(Fetched {
             number: fetch.number,
+            epoch,
             chunk,
             replies,
         }))

@@ -249,6 +249,9 @@ impl Engine {
         if self.connections.backlog(slot, channel).is_some() {
             return self.plan_backlog(slot, channel, index, first);
         }
+        if let Some(after) = self.channels[channel].subscribers[index as usize].parked_at() {
+            return self.take_up(slot, channel, after);
+        }
         let connection = &mut self.connections[slot];
         let is_early = connection.is_signing_in() && self.channels[channel].name.starts_with('#');
         let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) else {
@@ -511,8 +514,11 @@ impl Engine {
     /// Drops frames that came before the second `since_s` and that only blocked subscribers lack.
     fn evict_held(&mut self, since_s: u32) {
         let mut reviewed = std::mem::take(&mut self.reviewed);
-        self.channels
-            .review_held(since_s, &mut self.passed, &mut reviewed);
+        let (passed, inflater) = (&mut self.passed, &mut self.inflater);
+        let parked = self
+            .channels
+            .review_held(since_s, passed, &mut reviewed, inflater);
+        self.metrics.add(Metric::SlowParked, parked);
         for channel in reviewed.drain(..) {
             if let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) {
                 let tail = sweep.log.tail();

@@ -122,8 +122,12 @@ impl Raw {
 
     /// One that takes compressed messages if they refer no further back than so many bits.
     pub fn compressing(address: SocketAddr, window_bits: u8) -> Raw {
+        Raw::compressing_over(dial(address), window_bits)
+    }
+
+    pub fn compressing_over(stream: TcpStream, window_bits: u8) -> Raw {
         let offer = format!("permessage-deflate; server_max_window_bits={window_bits}");
-        let (raw, head) = Raw::ask(dial(address), &format!("{EXTENSIONS}: {offer}\r\n"));
+        let (raw, head) = Raw::ask(stream, &format!("{EXTENSIONS}: {offer}\r\n"));
         assert!(head.contains(&offer.replace("; ", NO_TAKEOVER)), "{head}");
         raw
     }

@@ -57,6 +57,21 @@ pub fn client_event_length(
     length
 }
 
+/// The serial of a message that was encoded here, if it has one. What has none ends with a string: its
+/// channel, its user, or its data, which the server's own messages have as a string.
+pub fn serial_of(message: &[u8]) -> Option<u64> {
+    let members = message.strip_suffix(b"}")?;
+    let digits = members
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_digit());
+    let (rest, digits) = members.split_at(members.len() - digits.count());
+    let digits = std::str::from_utf8(digits).expect("they are digits");
+    rest.ends_with(SERIAL.as_bytes())
+        .then(|| digits.parse().ok())
+        .flatten()
+}
+
 const USER_ID: &str = r#","user_id":"#;
 const SERIAL: &str = r#","serial":"#;
 
@@ -153,6 +168,7 @@ mod tests {
             let length = client_event_length(&name, &channel, data, user, serial);
             prop_assert_eq!(out.len(), length);
             prop_assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
+            prop_assert_eq!(serial_of(&out), (serial > 0).then_some(serial));
         }
     }
 }

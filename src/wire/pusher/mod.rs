@@ -45,7 +45,7 @@ pub use address::{app_key, check_protocol};
 pub use client::{ClientMessage, Malformed, parse_client_message};
 pub use close::CloseCode;
 pub use event::{
-    client_event_length, encode_client_event_tokens, encode_event_tokens, event_length,
+    client_event_length, encode_client_event_tokens, encode_event_tokens, event_length, serial_of,
 };
 pub use reply::{
     CLIENT_EVENT_REJECTED, WATCHLIST_LIMIT_EXCEEDED, encode_connection_established, encode_error,

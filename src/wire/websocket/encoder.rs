@@ -69,14 +69,24 @@ pub fn frame_lengths(mut frames: &[u8]) -> impl Iterator<Item = usize> + Clone {
     })
 }
 
-/// The payload of a frame that this server encoded from text.
+/// The payload of a frame that this server encoded from text and did not compress.
 pub fn text_of(frame: &[u8]) -> &str {
+    std::str::from_utf8(payload_of(frame)).expect("it was encoded from text")
+}
+
+/// Whether the payload of a frame that this server encoded is compressed.
+pub fn is_compressed(frame: &[u8]) -> bool {
+    frame[0] & COMPRESSED != 0
+}
+
+/// The payload of a frame that this server encoded.
+pub fn payload_of(frame: &[u8]) -> &[u8] {
     let header_bytes = match frame[1] {
         126 => 4,
         127 => 10,
         _ => 2,
     };
-    std::str::from_utf8(&frame[header_bytes..]).expect("it was encoded from text")
+    &frame[header_bytes..]
 }
 
 /// Appends one frame that is a whole message. A close without a code is one of `Opcode::Close` with
