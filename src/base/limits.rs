@@ -26,6 +26,26 @@ pub const VISITS_PER_CHANNEL: usize = 512;
 /// in sequence, some 20 us.
 pub const LOOKS_PER_TURN: usize = 32 * 1024;
 
+/// How exactly a log knows when its frames came: what blocked subscribers lack is dropped by age in
+/// steps of this, and how far somebody is behind is told to within one. At 16 bytes a step, a log that
+/// holds the frames of half a minute spends 5 KiB on it.
+pub const LOG_AGE_STEP_MS: u64 = 100;
+
+/// Subscribers and channels that a turn looks at to find who is behind: half a millisecond if all
+/// of them are blocked and their records lie in no cache, a tenth of that otherwise.
+pub const LAG_LOOKS_PER_TURN: usize = 4096;
+
+/// What one who catches up counts as: the frames that it was given and has not been sent are walked.
+pub const LAG_LOOKS_PER_BACKLOG: usize = 64;
+
+/// Channels with the worst lags whose figures a shard keeps for its metrics, and those that are told
+/// of all shards together: a number of series that a monitor bears.
+pub const LAG_CHANNELS_KEPT: usize = 16;
+pub const LAG_CHANNELS_TOLD: usize = 10;
+
+/// Bytes of a channel's name in them; a longer name is cut.
+pub const LAG_NAME_BYTES: usize = 256;
+
 /// Accepts that wait in the ring at once; each owns the storage for one peer's address.
 pub const ACCEPTS_WAITING: u32 = 64;
 

@@ -268,7 +268,7 @@ impl Channels {
         frames: &[u8],
         lengths: impl Iterator<Item = usize>,
         serial: Option<u64>,
-        now_s: u32,
+        now_ms: u64,
     ) {
         let record = &mut self.records[channel];
         let active = record.sweep.get_or_insert_with(|| {
@@ -278,7 +278,7 @@ impl Channels {
         });
         let before = record.head;
         let log = &mut active.sweep.log;
-        log.append(frames, lengths, now_s);
+        log.append(frames, lengths, now_ms);
         log.reach(serial);
         record.head = log.head();
         self.log_bytes += frames.len();
@@ -353,6 +353,16 @@ impl Channels {
         }
     }
 
+    /// Adds the channels in which anybody can be behind its log: those whose sweep is not done, and
+    /// those with subscribers that were held back.
+    pub fn list_unsettled(&self, channels: &mut Vec<u32>) {
+        channels.extend(&self.moving);
+        channels.extend(self.held.iter().filter(|channel| {
+            let active = self.records[**channel].sweep.as_ref();
+            active.is_some_and(|active| !active.is_moving)
+        }));
+    }
+
     /// Gives back the memory of queues beyond so many channels, as far as they are not full.
     pub fn shrink_queues(&mut self, channels: usize) {
         self.moving.shrink_to(channels);
@@ -394,11 +404,11 @@ impl Channels {
     }
 
     /// Looks through the channels with subscribers that were held back: forgets frames that came
-    /// before the second `since_s` and frames that nobody needs any more. Returns how many subscribers
+    /// before `before_ms` and frames that nobody needs any more. Returns how many subscribers
     /// were parked.
     pub fn review_held(
         &mut self,
-        since_s: u32,
+        before_ms: u64,
         passed: &mut Vec<u32>,
         reviewed: &mut Vec<u32>,
         inflater: &mut Inflater,
@@ -410,7 +420,7 @@ impl Channels {
             let active = record.sweep.as_mut().expect("a held channel has a sweep");
             active.is_held = false;
             let before = active.sweep.log.length();
-            let position = active.sweep.log.older_than(since_s);
+            let position = active.sweep.log.older_than(before_ms);
             let subscribers = &mut record.subscribers;
             parked += active.sweep.evict(position, subscribers, inflater);
             self.log_bytes -= before - active.sweep.log.length();

@@ -11,6 +11,8 @@
 
 use std::collections::VecDeque;
 
+use crate::base::limits;
+
 /// Frames between a tail and a head.
 #[derive(Debug, Default)]
 pub struct Log {
@@ -21,8 +23,9 @@ pub struct Log {
     dead: usize,
     /// Where each frame ends.
     ends: VecDeque<u64>,
-    /// The last position that was reached in each second in which frames came.
-    ages: VecDeque<(u64, u32)>,
+    /// Frames by when they came: the position that was reached within [`limits::LOG_AGE_STEP_MS`] of
+    /// a time, and that time.
+    ages: VecDeque<(u64, u64)>,
     /// Where events have serials: the last one that was given before the head.
     serial: Option<u64>,
 }
@@ -59,7 +62,7 @@ impl Log {
     }
 
     /// Appends frames that lie one after the other in `frames`, whose lengths are `lengths`.
-    pub fn append(&mut self, frames: &[u8], lengths: impl Iterator<Item = usize>, now_s: u32) {
+    pub fn append(&mut self, frames: &[u8], lengths: impl Iterator<Item = usize>, now_ms: u64) {
         if self.bytes.capacity() - self.bytes.len() < frames.len() {
             self.make_room(frames.len());
         }
@@ -71,8 +74,10 @@ impl Log {
         }
         assert_eq!(end, self.head(), "the lengths are those of the frames");
         match self.ages.back_mut() {
-            Some((position, second)) if *second == now_s => *position = end,
-            _ => self.ages.push_back((end, now_s)),
+            Some((position, since_ms)) if now_ms < *since_ms + limits::LOG_AGE_STEP_MS => {
+                *position = end;
+            }
+            Some(_) | None => self.ages.push_back((end, now_ms)),
         }
     }
 
@@ -147,10 +152,18 @@ impl Log {
         }
     }
 
-    /// The position up to which every frame came before the second `since_s`.
-    pub fn older_than(&self, since_s: u32) -> u64 {
-        let old = self.ages.iter().take_while(|(_, second)| *second < since_s);
+    /// The position up to which every frame came before `before_ms`.
+    pub fn older_than(&self, before_ms: u64) -> u64 {
+        let ages = self.ages.iter();
+        let old = ages.take_while(|(_, since_ms)| since_ms + limits::LOG_AGE_STEP_MS <= before_ms);
         old.last().map_or(self.tail(), |(end, _)| *end)
+    }
+
+    /// When the first frame behind `position` came that is still held, at most
+    /// [`limits::LOG_AGE_STEP_MS`] too early; nothing if there is none.
+    pub fn came_ms(&self, position: u64) -> Option<u64> {
+        let place = self.ages.partition_point(|(end, _)| *end <= position);
+        self.ages.get(place).map(|(_, since_ms)| *since_ms)
     }
 
     /// Moves what is held to the front where that frees half of the memory; else takes more.
@@ -172,8 +185,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn append(log: &mut Log, frame: &[u8], now_s: u32) {
-        log.append(frame, [frame.len()].into_iter(), now_s);
+    fn append(log: &mut Log, frame: &[u8], now_ms: u64) {
+        log.append(frame, [frame.len()].into_iter(), now_ms);
     }
 
     #[test]
@@ -213,14 +226,29 @@ mod tests {
     }
 
     #[test]
-    fn age_is_known_to_the_second() {
+    fn age_is_known_to_a_step() {
+        const STEP: u64 = limits::LOG_AGE_STEP_MS;
         let mut log = Log::default();
         append(&mut log, b"one", 10);
-        append(&mut log, b"two", 10);
-        append(&mut log, b"three", 12);
-        assert_eq!(log.older_than(10), 0);
-        assert_eq!(log.older_than(11), 6);
-        assert_eq!(log.older_than(13), 11);
+        append(&mut log, b"two", 9 + STEP);
+        append(&mut log, b"three", 10 + STEP);
+        assert_eq!(log.older_than(9 + STEP), 0);
+        assert_eq!(log.older_than(10 + STEP), 6);
+        assert_eq!(log.older_than(10 + 2 * STEP), 11);
+        for (position, came_ms) in [
+            (0, Some(10)),
+            (5, Some(10)),
+            (6, Some(10 + STEP)),
+            (11, None),
+        ] {
+            assert_eq!(log.came_ms(position), came_ms, "{position}");
+        }
+        log.trim(6);
+        assert_eq!(
+            log.came_ms(0),
+            Some(10 + STEP),
+            "what is gone is not waited for"
+        );
     }
 
     proptest! {
@@ -233,7 +261,7 @@ mod tests {
                 let frame = vec![number as u8; length];
                 all.extend_from_slice(&frame);
                 boundaries.push(all.len() as u64);
-                append(&mut log, &frame, number as u32);
+                append(&mut log, &frame, number as u64);
                 trimmed = trimmed.max(log.head().saturating_sub(keep));
                 log.trim(trimmed);
                 prop_assert_eq!(log.head(), all.len() as u64);

@@ -156,6 +156,7 @@ mod tests {
                             name: "\"tick\"",
                             data: &format!("\"7{}\"", "x".repeat(bytes)),
                             user_id: "",
+                            idempotency_key: "",
                             excluded: None,
                             serial: has_serial.then_some(Serial { epoch: 1, number: serial }),
                         };

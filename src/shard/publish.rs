@@ -211,7 +211,7 @@ impl Engine {
         self.metrics
             .add(Metric::Appends, lengths.clone().count() as u64);
         self.channels
-            .append(channel, frames, lengths, serial, self.now_s);
+            .append(channel, frames, lengths, serial, self.now_ms);
         let (bytes_max, inflater) = (self.options.log_bytes_max, &mut self.inflater);
         let parked = self.channels.evict_beyond(channel, bytes_max, inflater);
         self.metrics.add(Metric::SlowParked, parked);

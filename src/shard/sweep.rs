@@ -494,30 +494,32 @@ impl Engine {
     /// Looks once a second through the channels that keep frames for blocked subscribers, and drops
     /// those that are too old.
     pub fn review_held(&mut self) {
-        let age_s_max = (self.options.log_age_ms_max / 1000) as u32;
-        self.evict_held(self.now_s.saturating_sub(age_s_max));
+        self.evict_held(self.now_ms.saturating_sub(self.options.log_age_ms_max));
     }
 
     /// Where logs together hold more than they may, blocked subscribers lose what is kept for them
     /// alone, the oldest first: they make no publisher wait.
     pub fn relieve_logs(&mut self) {
-        let mut age_s_max = (self.options.log_age_ms_max / 1000) as u32;
+        let mut age_ms = self.options.log_age_ms_max;
         while self.channels.log_bytes() > self.options.log_bytes_per_shard_max {
-            age_s_max /= 2;
-            self.evict_held((self.now_s + 1).saturating_sub(age_s_max));
-            if age_s_max == 0 {
+            age_ms = match age_ms / 2 {
+                half if half < limits::LOG_AGE_STEP_MS => 0,
+                half => half,
+            };
+            self.evict_held((self.now_ms + limits::LOG_AGE_STEP_MS).saturating_sub(age_ms));
+            if age_ms == 0 {
                 return;
             }
         }
     }
 
-    /// Drops frames that came before the second `since_s` and that only blocked subscribers lack.
-    fn evict_held(&mut self, since_s: u32) {
+    /// Drops frames that came before `before_ms` and that only blocked subscribers lack.
+    fn evict_held(&mut self, before_ms: u64) {
         let mut reviewed = std::mem::take(&mut self.reviewed);
         let (passed, inflater) = (&mut self.passed, &mut self.inflater);
         let parked = self
             .channels
-            .review_held(since_s, passed, &mut reviewed, inflater);
+            .review_held(before_ms, passed, &mut reviewed, inflater);
         self.metrics.add(Metric::SlowParked, parked);
         for channel in reviewed.drain(..) {
             if let Some((sweep, subscribers)) = self.channels.sweep_mut(channel) {
