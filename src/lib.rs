@@ -53,6 +53,11 @@
 //! Questions of the HTTP API go to the homes of the channels that they are about, a list of channels
 //! to every shard in pages; the connection of the request waits meanwhile, as for a publish.
 //!
+//! So does the question who is furthest behind ([`shard::laggards`]), which looks at cursors where they
+//! are: a lag is the head minus a cursor, and nothing counts it while frames are sent. Once a second
+//! each shard surveys the channels that are not settled, and those who catch up, for the metrics
+//! ([`shard::lag`]), some thousand cursors in a turn.
+//!
 //! Whoever agreed to permessage-deflate gets the variant of its window. Every message is compressed by
 //! itself, so its frame is right for all of them, and no connection owns a window: what clients send
 //! is inflated in memory of the shard ([`wire::websocket::Inflater`]).

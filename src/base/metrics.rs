@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
 
+use super::lag::LagCells;
+
 macro_rules! metrics {
     (
         shards { $($(#[doc = $help:literal])+ $name:ident $kind:ident $text:literal,)+ }
@@ -223,12 +225,20 @@ const CELLS: usize = METRICS.len() + LATENCIES * SUMMARY_CELLS;
 
 /// The metrics of one thread.
 #[derive(Clone)]
-pub struct Metrics(Arc<CachePadded<[AtomicU64; CELLS]>>);
+pub struct Metrics(Arc<Cells>);
+
+struct Cells {
+    cells: CachePadded<[AtomicU64; CELLS]>,
+    lag: LagCells,
+}
 
 impl Default for Metrics {
     fn default() -> Metrics {
         let cells = [const { AtomicU64::new(0) }; CELLS];
-        let metrics = Metrics(Arc::new(CachePadded::new(cells)));
+        let metrics = Metrics(Arc::new(Cells {
+            cells: CachePadded::new(cells),
+            lag: LagCells::default(),
+        }));
         for latency in Latency::ALL {
             let nothing = Summary {
                 quantiles_us: [None; QUANTILES.len()],
@@ -244,22 +254,27 @@ impl Default for Metrics {
 impl Metrics {
     /// Adds to a counter. Called by the owning thread only.
     pub fn add(&self, metric: Metric, count: u64) {
-        let cell = &self.0[metric as usize];
+        let cell = &self.0.cells[metric as usize];
         cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed);
     }
 
     /// Takes from a gauge.
     pub fn subtract(&self, metric: Metric, count: u64) {
-        let cell = &self.0[metric as usize];
+        let cell = &self.0.cells[metric as usize];
         cell.store(cell.load(Relaxed).wrapping_sub(count), Relaxed);
     }
 
     pub fn set(&self, metric: Metric, value: u64) {
-        self.0[metric as usize].store(value, Relaxed);
+        self.0.cells[metric as usize].store(value, Relaxed);
     }
 
     pub fn read(&self, metric: Metric) -> u64 {
-        self.0[metric as usize].load(Relaxed)
+        self.0.cells[metric as usize].load(Relaxed)
+    }
+
+    /// How far the shard's subscribers are behind.
+    pub fn lag(&self) -> &LagCells {
+        &self.0.lag
     }
 
     /// Told once a second. A reader may see some cells of one second and some of the next.
@@ -284,7 +299,7 @@ impl Metrics {
 
     fn summary_cells(&self, latency: Latency) -> &[AtomicU64] {
         let first = METRICS.len() + latency as usize * SUMMARY_CELLS;
-        &self.0[first..first + SUMMARY_CELLS]
+        &self.0.cells[first..first + SUMMARY_CELLS]
     }
 }
 
@@ -297,7 +312,7 @@ pub fn exposition(shards: &[Metrics], edge: Option<&Metrics>) -> String {
     for (place, metric) in METRICS.iter().enumerate().take(OF_SHARDS) {
         text += &head(*metric);
         for (shard, metrics) in shards.iter().enumerate() {
-            let value = metrics.0[place].load(Relaxed);
+            let value = metrics.0.cells[place].load(Relaxed);
             text += &format!("{}{{shard=\"{shard}\"}} {value}\n", metric.0);
         }
     }
@@ -319,7 +334,7 @@ pub fn exposition(shards: &[Metrics], edge: Option<&Metrics>) -> String {
     }
     let Some(edge) = edge else { return text };
     for (place, metric) in METRICS.iter().enumerate().skip(OF_SHARDS) {
-        let value = edge.0[place].load(Relaxed);
+        let value = edge.0.cells[place].load(Relaxed);
         text += &format!("{}{} {value}\n", head(*metric), metric.0);
     }
     text

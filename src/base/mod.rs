@@ -3,6 +3,7 @@
 mod atomics;
 /// Whose shapes and limits are served.
 pub mod dialect;
+pub mod lag;
 /// Letters from one shard to one other.
 pub mod lane;
 pub mod latency;
@@ -21,3 +22,4 @@ pub mod socket;
 pub mod waker;
 /// One deadline for each connection.
 pub mod wheel;
+pub mod worst;

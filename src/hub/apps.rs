@@ -107,6 +107,11 @@ impl App {
 }
 
 impl Apps {
+    /// The ids of all apps, by number.
+    pub fn ids(&self) -> Vec<&str> {
+        self.apps.iter().map(|app| app.id.as_str()).collect()
+    }
+
     pub fn new(options: &Options) -> Apps {
         let number = |place: usize| u16::try_from(place).expect("there are fewer than 2^16 apps");
         let apps = options.apps.iter().map(|app| App {

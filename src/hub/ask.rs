@@ -3,10 +3,11 @@
 //! Whoever asks waits: its connection reads no further message until the answer is there, so there
 //! are never more questions under way than connections and channels in one request.
 
+use super::lag::Place;
 use super::retained::Chunk;
 use super::variant::Variant;
 use crate::base::socket::Socket;
-use crate::wire::api::{Attributes, Page};
+use crate::wire::api::{Attributes, Laggard, Page, Search};
 use crate::wire::pusher::delivery::{Begin, Serial};
 use crate::wire::pusher::member::MemberText;
 
@@ -44,6 +45,9 @@ pub enum Question {
     /// The next of the channels whose home is the shard that is asked, and whose names begin with
     /// `channel`; from this number on.
     List { told: Attributes, from: u32 },
+    /// The next of the subscribers on the shard that is asked who are behind in channels whose names
+    /// begin with `channel`; from this place on.
+    Laggards { search: Search, from: Place },
 }
 
 #[derive(Debug)]
@@ -80,6 +84,12 @@ pub enum Content {
         entries: Vec<u8>,
         shard: u16,
         next: Option<u32>,
+    },
+    /// The worst of those who were looked at, and where the shard would go on, unless it is through.
+    Laggards {
+        laggards: Vec<Laggard>,
+        shard: u16,
+        next: Option<Place>,
     },
     /// The requester is not let in, for this reason.
     Refused(Refused),

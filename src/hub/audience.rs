@@ -39,6 +39,31 @@ pub const WAITING: u64 = u64::MAX;
 /// head or past it, no sweep has anything for it.
 pub const CATCHING_UP: u64 = u64::MAX - 1;
 
+/// What a cursor says of its subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    AtHead,
+    /// It was given the frames before this position, which is before the head.
+    Behind(u64),
+    /// [`WAITING`]: its first frame is not sequenced yet, as far as is known here.
+    Waiting,
+    /// [`CATCHING_UP`]: its backlog says how far it is.
+    CatchingUp,
+}
+
+impl Subscriber {
+    /// Every look at cursors that is not the sweep's own asks this: beyond the head a cursor is a
+    /// word, not a position.
+    pub fn standing(&self, head: u64) -> Standing {
+        match self.cursor {
+            WAITING => Standing::Waiting,
+            CATCHING_UP => Standing::CatchingUp,
+            cursor if cursor < head => Standing::Behind(cursor),
+            _ => Standing::AtHead,
+        }
+    }
+}
+
 /// A frame that one subscriber does not get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exception {

@@ -1,8 +1,9 @@
 //! A call of the HTTP API that waits for what homes have to tell.
 
 use crate::base::dialect::Dialect;
+use crate::base::worst::Worst;
 use crate::hub::ask::Facts;
-use crate::wire::api::{self, Attributes, PublishForm};
+use crate::wire::api::{self, Attributes, Laggard, PublishForm, Search};
 use crate::wire::channel::ChannelKind;
 use crate::wire::pusher::delivery::Serial;
 
@@ -17,6 +18,13 @@ pub enum Query {
         prefix: Box<str>,
         told: Attributes,
         pieces: Vec<Vec<u8>>,
+    },
+    /// The worst of all shards.
+    Laggards {
+        app: u16,
+        prefix: Box<str>,
+        search: Search,
+        worst: Worst<Laggard>,
     },
     /// Events that are published, and then asked about.
     Publish(Publish),

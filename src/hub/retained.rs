@@ -78,6 +78,10 @@ pub struct Chunk {
     pub missed: Option<(u64, u64)>,
     /// What is sequenced next comes behind this.
     pub is_last: bool,
+    /// The last serial that was given, and the second in which the oldest event came that the reader
+    /// did not have.
+    pub head: u64,
+    pub since_s: u32,
 }
 
 /// What went because all channels together hold too much.
@@ -295,6 +299,7 @@ impl Retained {
         let mut first = after + 1;
         let missed = (first < self.tail).then(|| (first, self.tail - 1));
         first = first.max(self.tail);
+        let since_s = self.came_s(first);
         let place = self.excluded.partition_point(|(serial, _)| *serial < first);
         let not_for_it = self.excluded.range(place..);
         let mut not_for_it = not_for_it
@@ -325,7 +330,15 @@ impl Retained {
             reached: reached - 1,
             missed,
             is_last: reached == self.next,
+            head: self.next - 1,
+            since_s,
         }
+    }
+
+    /// The second in which the event of a serial came that is retained; for the next one, 0.
+    fn came_s(&self, serial: u64) -> u32 {
+        let place = self.ages.partition_point(|(next, _)| *next <= serial);
+        self.ages.get(place).map_or(0, |(_, second)| *second)
     }
 
     /// Frames of the events from one serial on, below another, as far as they are retained, and not

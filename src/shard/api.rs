@@ -147,6 +147,9 @@ impl Engine {
             Call::Channels { prefix, told } => {
                 self.query_list(slot, app, prefix.as_deref().unwrap_or(""), told);
             }
+            Call::Laggards { prefix, search } => {
+                self.query_laggards(slot, app, prefix.as_deref().unwrap_or(""), search);
+            }
             Call::Channel { name, told, .. } => {
                 self.query(slot, app, &name, Question::Channel { told });
             }

@@ -98,7 +98,8 @@ impl Engine {
             | Question::History(_)
             | Question::Users { .. }
             | Question::Terminate
-            | Question::List { .. } => true,
+            | Question::List { .. }
+            | Question::Laggards { .. } => true,
         }
     }
 
@@ -134,7 +135,8 @@ impl Engine {
             | Question::History(_)
             | Question::Users { .. }
             | Question::Terminate
-            | Question::List { .. } => self.queries.push_back((from, ask)),
+            | Question::List { .. }
+            | Question::Laggards { .. } => self.queries.push_back((from, ask)),
         }
     }
 
@@ -171,6 +173,9 @@ impl Engine {
             }
             Question::Terminate => self.terminate(ask.app, &ask.channel),
             Question::List { told, from } => self.list(ask.app, &ask.channel, *told, *from),
+            Question::Laggards { search, from } => {
+                self.laggards(ask.app, &ask.channel, *search, *from)
+            }
         }
     }
 
@@ -208,7 +213,10 @@ impl Engine {
                 let _has_left = self.let_in(slot, place).is_none();
                 self.on_watching(slot, &answer.channel, is_online);
             }
-            content @ (Content::Facts { .. } | Content::Body(_) | Content::Listed { .. }) => {
+            content @ (Content::Facts { .. }
+            | Content::Body(_)
+            | Content::Listed { .. }
+            | Content::Laggards { .. }) => {
                 self.on_told(slot, content);
             }
             Content::Refused(Refused {

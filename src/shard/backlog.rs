@@ -23,6 +23,7 @@
 
 use bytes::Bytes;
 
+use crate::base::lag::Lag;
 use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::base::socket::Socket;
@@ -47,6 +48,10 @@ pub struct Backlog {
     /// What the subscriber has, or has been given here.
     behind: Behind,
     phase: Phase,
+    /// The last serial of the channel when its home was last asked, and the second in which the oldest
+    /// event came that the subscriber lacked then.
+    head: u64,
+    since_s: u32,
 }
 
 #[derive(Debug)]
@@ -66,6 +71,27 @@ impl Backlog {
         match &self.phase {
             Phase::Due | Phase::Asked => &[],
             Phase::Sending { frames, .. } => frames,
+        }
+    }
+
+    /// The events that it was not given up to the serial `head`, or up to a later one that is known
+    /// here. Nothing while the home was not asked, which says how old they are.
+    pub fn lag(&self, head: u64, now_s: u32) -> Lag {
+        let unsent = match &self.phase {
+            Phase::Due | Phase::Asked => 0,
+            Phase::Sending { frames, sent, .. } => {
+                websocket::frame_lengths(&frames[*sent..]).count() as u64
+            }
+        };
+        let to_fetch = head.max(self.head).saturating_sub(self.behind.after);
+        let age_s = match self.since_s {
+            0 => 0,
+            since_s => now_s.saturating_sub(since_s),
+        };
+        Lag {
+            messages: unsent + to_fetch,
+            bytes: None,
+            ms: u64::from(age_s) * 1000,
         }
     }
 }
@@ -100,6 +126,8 @@ impl Engine {
             number: self.fetch_number,
             behind,
             phase: Phase::Due,
+            head: behind.after,
+            since_s: 0,
         };
         self.connections.fall_behind(slot, backlog);
         let socket = self.connections.socket(slot);
@@ -215,6 +243,7 @@ impl Engine {
         };
         let chunk = fetched.chunk;
         backlog.behind.after = chunk.reached;
+        (backlog.head, backlog.since_s) = (chunk.head, chunk.since_s);
         let epoch = fetched.epoch;
         if chunk.is_last {
             let record = &mut self.channels[held.channel];

@@ -375,6 +375,18 @@ impl Connections {
         backlogs.find(|backlog| backlog.channel == channel)
     }
 
+    /// All that a connection still has to get before live events, channel by channel.
+    pub fn backlogs(&self, slot: u32) -> &[Backlog] {
+        match self[slot].is_behind {
+            true => self.backlogs.get(&slot).map_or(&[], SmallVec::as_slice),
+            false => &[],
+        }
+    }
+
+    pub fn is_anybody_behind(&self) -> bool {
+        !self.backlogs.is_empty()
+    }
+
     pub fn fall_behind(&mut self, slot: u32, backlog: Backlog) {
         self.backlogs.entry(slot).or_default().push(backlog);
         self[slot].is_behind = true;

@@ -9,6 +9,7 @@
 //! | connections | `connections`, `intake` (bytes that came), `upgrade` (opening WebSockets) |
 //! | the path of an event | `publish`, `hold` (hooks), `durable` (the journal), `home` (order, letters out), `membership` (letters in, subscriptions), `sweep` |
 //! | what homes know and tell | `ask`, `entry` (presence, caches), `counts`, `users`, `queries` |
+//! | who is behind | `lag` (the look, and the metrics' survey), `laggards` (the API's question) |
 //! | what was missed | `retention` (at home), `backlog` (who catches up) |
 //! | HTTP | `requests`, `api`, `event_stream` |
 //! | HTTP instead of WebSockets | `fallback` (calls), `sessions`, `receivers`, `transfer` (to the session's shard) |
@@ -54,6 +55,8 @@ pub mod fallback;
 pub mod hold;
 pub mod home;
 pub mod intake;
+pub mod lag;
+pub mod laggards;
 pub mod liveness;
 pub mod membership;
 pub mod mesh;
@@ -77,6 +80,7 @@ pub use turn::{BEGIN_MS, Shard, run};
 use connections::Connections;
 use edge_link::EdgeLink;
 use hold::Conclusion;
+use lag::Survey;
 use mesh::Mesh;
 use pace::Pace;
 use sweep::{Piece, Planned};
@@ -213,6 +217,7 @@ pub struct Engine {
     /// Subscriptions that are to fetch what comes next for them, at most once each.
     fetches: VecDeque<(Socket, u32)>,
     fetch_number: u32,
+    survey: Survey,
     arena: BytesMut,
     encoder: Encoder,
     inflater: Inflater,
@@ -301,6 +306,7 @@ impl Engine {
             epochs: 0,
             fetches: VecDeque::new(),
             fetch_number: 0,
+            survey: Survey::default(),
             encoder: Encoder::new(deflater),
             arena: BytesMut::with_capacity(limits::ARENA_BYTES),
             inflater: Inflater::default(),

@@ -93,6 +93,21 @@ impl Engine {
                     self.ask_for_page(slot, shard, from);
                 }
             }
+            (
+                Query::Laggards { worst, search, .. },
+                Content::Laggards {
+                    laggards,
+                    shard,
+                    next,
+                },
+            ) => {
+                for laggard in laggards {
+                    worst.add(search.by.badness(&laggard.lag), laggard);
+                }
+                if let Some(from) = next {
+                    self.ask_for_laggards(slot, shard, from);
+                }
+            }
             (query, content) => unreachable!("{query:?} asked for something else than {content:?}"),
         }
     }
@@ -121,6 +136,12 @@ impl Engine {
                 let mut answer = Answer::json(200, Vec::new());
                 answer.more = api::channel_list(std::mem::take(pieces));
                 Some(answer)
+            }
+            Query::Laggards { worst, .. } => {
+                let worst = worst.take();
+                let mut body = Vec::new();
+                api::encode_laggards(&mut body, worst.iter().map(|(_, laggard)| laggard));
+                Some(Answer::json(200, body))
             }
             Query::Publish(publish) => {
                 if self.ask_facts(slot, publish) {

@@ -11,8 +11,9 @@ use std::mem;
 use smallvec::SmallVec;
 
 use crate::base::dialect::Dialect;
+use crate::base::lag::{self, LagCells};
 use crate::base::limits;
-use crate::base::metrics::{self, Latency, Metric};
+use crate::base::metrics::{self, Latency, Metric, Metrics};
 use crate::base::socket::Socket;
 use crate::hub::letter::{Event, Publication, Refusal};
 use crate::wire::api::StatusPage;
@@ -273,7 +274,9 @@ impl Engine {
             }
             if path == "/metrics" && self.options.metrics_are_served() {
                 let edge = self.edge.as_ref().map(|edge| &edge.metrics);
-                let body = metrics::exposition(&self.all_metrics, edge);
+                let mut body = metrics::exposition(&self.all_metrics, edge);
+                let lags: Vec<&LagCells> = self.all_metrics.iter().map(Metrics::lag).collect();
+                body += &lag::exposition(&lags, &self.apps.ids());
                 let headers = &[("Content-Type", "text/plain; version=0.0.4")];
                 return Outcome::Answer(Answer {
                     status: 200,

@@ -173,6 +173,7 @@ impl<R: Ring> Shard<R> {
         let mut short_sends = self.ring.take_short_sends();
         engine.settle(&short_sends);
         engine.relieve_logs();
+        engine.survey_lag();
         short_sends.clear();
         self.ring.put_short_sends(short_sends);
         engine.count_turn(self.ring.tally());
@@ -216,6 +217,7 @@ impl Engine {
             || !self.delivered.is_empty()
             || !self.doomed.is_empty()
             || !self.broken.is_empty()
+            || self.survey.is_under_way()
     }
 
     /// Whether something is to be looked at once a second.
@@ -225,6 +227,8 @@ impl Engine {
             || !self.counts_due.is_empty()
             || !self.retaining.is_empty()
             || self.latencies.has_values()
+            || self.survey.is_needed()
+            || self.connections.is_anybody_behind()
     }
 
     /// Time until something is due.
@@ -544,6 +548,7 @@ impl Engine {
             self.tell_due_counts();
             self.latencies.tell(self.now_s, &self.metrics);
             self.shrink_queues();
+            self.survey.begin();
         }
     }
 }

@@ -11,6 +11,7 @@ use super::attributes::{Attributes, USER_COUNT_NOT_APPLICABLE};
 use super::endpoint::Endpoint;
 use super::history::Page;
 use super::idempotency;
+use super::laggards::Search;
 use super::publish::{self, Event, EventLimits};
 use super::refusal::ApiError;
 use crate::base::dialect::Dialect;
@@ -37,6 +38,11 @@ pub enum Call<'a> {
     },
     /// Retained events of a channel.
     History { name: Cow<'a, str>, page: Page },
+    /// Who is furthest behind, of channels whose names begin so.
+    Laggards {
+        prefix: Option<Cow<'a, str>>,
+        search: Search,
+    },
     /// The members of a presence channel.
     Users {
         name: Cow<'a, str>,
@@ -117,6 +123,10 @@ impl<'a> Call<'a> {
                 Ok(Self::History { name, page })
             }
             Endpoint::Channels => channels(query, dialect),
+            Endpoint::Laggards => {
+                let (search, prefix) = Search::parse(query)?;
+                Ok(Self::Laggards { prefix, search })
+            }
             Endpoint::Channel { channel } => {
                 let (name, kind) = channel_name(channel, limits)?;
                 let told = told_of_channel(query, kind, dialect)?;
@@ -508,6 +518,7 @@ mod tests {
             for dialect in [Dialect::Pusher, Dialect::Soketi] {
                 for endpoint in [
                     Endpoint::Channels,
+                    Endpoint::Laggards,
                     Endpoint::Channel { channel: &segment },
                     Endpoint::ChannelEvents { channel: &segment },
                     Endpoint::ChannelUsers { channel: &segment },

@@ -24,6 +24,8 @@ pub enum Endpoint<'a> {
     ChannelUsers { channel: &'a str },
     /// `GET /channels/C/stats`, deprecated.
     ChannelStats { channel: &'a str },
+    /// `GET /laggards`, an extension.
+    Laggards,
     /// `POST /users/U/terminate_connections`
     TerminateConnections { user: &'a str },
 }
@@ -57,6 +59,7 @@ impl<'a> Endpoint<'a> {
             ["channels", channel, "events"] => Self::ChannelEvents { channel },
             ["channels", channel, "users"] => Self::ChannelUsers { channel },
             ["channels", channel, "stats"] => Self::ChannelStats { channel },
+            ["laggards"] => Self::Laggards,
             ["users", user, "terminate_connections"] => Self::TerminateConnections { user },
             _ => return None,
         })
@@ -73,7 +76,8 @@ impl<'a> Endpoint<'a> {
             | Self::Channels
             | Self::Channel { .. }
             | Self::ChannelUsers { .. }
-            | Self::ChannelStats { .. } => "GET, HEAD",
+            | Self::ChannelStats { .. }
+            | Self::Laggards => "GET, HEAD",
         }
     }
 }
@@ -147,6 +151,7 @@ mod tests {
                 Endpoint::ChannelEvents { channel },
             ),
             ("GET", "/channels", Endpoint::Channels),
+            ("GET", "/laggards", Endpoint::Laggards),
             (
                 "GET",
                 "/channels/presence-a%20b",

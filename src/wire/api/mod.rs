@@ -6,6 +6,7 @@
 //! | `call` | the call, with its query and its body read and checked |
 //! | `history` | pages of retained events |
 //! | `idempotency` | the key under which a publish may be repeated |
+//! | `laggards` | who is furthest behind |
 //! | `publish` | the bodies of publishing calls |
 //! | `attributes` | what an answer tells of a channel |
 //! | `answer` | the bodies of answers |
@@ -20,6 +21,7 @@ mod call;
 mod endpoint;
 mod history;
 mod idempotency;
+mod laggards;
 mod publish;
 mod refusal;
 
@@ -32,6 +34,7 @@ pub use attributes::Attributes;
 pub use call::{Call, PublishForm};
 pub use endpoint::{Endpoint, NoEndpoint, StatusPage};
 pub use history::{PAGE_BYTES_MAX, Page, PageFacts, asks_for_page, encode_page};
+pub use laggards::{Laggard, Measure, Search, encode_laggards};
 pub use publish::{
     ChannelNames, Event, EventLimits, parse_batch, parse_channel_event, parse_event,
 };
