@@ -236,7 +236,9 @@ fn readers_that_stall_take_nothing_from_the_others() {
     assert_not_failed(&results);
     assert_whole(&results.steps[0], 50, 40);
     assert_whole(&results.steps[1], 50, 30);
-    assert_eq!(results.steps[1].stalled.unwrap().clients, 10);
+    let stalled = results.steps[1].stalled.unwrap();
+    assert_eq!(stalled.clients, 10);
+    assert!(stalled.server_bytes_each.is_some());
 }
 
 #[test]

@@ -397,6 +397,10 @@ pub struct Stalled {
     /// Those that the server ended.
     pub closed: u64,
     pub received_bytes: u64,
+    /// By how much the server's resident memory had grown for each of them at the end of the run,
+    /// its logs included; none where its process is not known.
+    #[serde(default)]
+    pub server_bytes_each: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

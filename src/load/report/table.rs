@@ -317,6 +317,13 @@ pub fn beside(results: &Results) -> String {
             numbers::count(stalled.closed)
         )
         .expect("a string takes all");
+        if let Some(bytes) = stalled.server_bytes_each {
+            writeln!(
+                text,
+                "           the server's memory grew by {bytes} bytes for each of them, its logs included"
+            )
+            .expect("a string takes all");
+        }
     }
     if let Some(churn) = &step.churn {
         writeln!(

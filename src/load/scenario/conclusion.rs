@@ -103,6 +103,7 @@ pub fn conclude(seen: &Observed<'_>) -> Measured {
             clients: count.stalled.clients,
             closed: count.stalled.closed,
             received_bytes: count.stalled.bytes,
+            server_bytes_each: None,
         }),
         churn: (count.churn.joins + count.churn.leaves + count.churn.failures > 0).then(|| Churn {
             joins: count.churn.joins,

@@ -52,6 +52,7 @@ impl Slow {
         if record.has_failed() {
             return Ok(());
         }
+        let before = stand.server_resident_bytes()?;
         let of_channel = (self.load.subscribers as f64 * self.stalled_share).round() as u64;
         let stalled = self.load.channels * of_channel.min(self.load.subscribers);
         stand.crowd.stall(
@@ -59,7 +60,14 @@ impl Slow {
             self.load.channels as usize,
             self.stalled_bytes_per_second,
         )?;
-        let measured = step::measure(stand, &offer(all - stalled), record)?;
+        let mut measured = step::measure(stand, &offer(all - stalled), record)?;
+        let after = stand.server_resident_bytes()?;
+        if let Some(told) = &mut measured.step.stalled
+            && let (Some(before), Some(after)) = (before, after)
+        {
+            let grown = after as i64 - before as i64;
+            told.server_bytes_each = Some(grown / told.clients.max(1) as i64);
+        }
         record.push(measured);
         Ok(())
     }

@@ -8,13 +8,17 @@ use crate::ring::{Operation, Ring};
 use super::super::client::{Part, Reading, Stage, UNHEARD};
 use super::Crew;
 
-/// How often they may read.
-const TICK_MS: u64 = 100;
+/// How often each of them may read. They take their turns in so many groups, so that they do not all
+/// read at once and hold up those who are measured.
+const ROUND_MS: u64 = 1_000;
+const GROUPS: u32 = 50;
+const TICK_MS: u64 = ROUND_MS / GROUPS as u64;
 
 #[derive(Default)]
 pub struct Stalls {
     bytes_per_second: u64,
     next_ns: u64,
+    group: u32,
     /// What each may read by now, by slot.
     allowed: BTreeMap<u32, u64>,
 }
@@ -80,11 +84,14 @@ impl Crew {
             return;
         }
         self.stalls.next_ns = now_ns + TICK_MS * 1_000_000;
-        let more = (self.stalls.bytes_per_second * TICK_MS / 1_000).max(1);
-        for (&slot, allowed) in &mut self.stalls.allowed {
+        let more = (self.stalls.bytes_per_second * ROUND_MS / 1_000).max(1);
+        self.stalls.group = (self.stalls.group + 1) % GROUPS;
+        let group = self.stalls.group;
+        let allowed = self.stalls.allowed.iter_mut();
+        for (&slot, allowed) in allowed.filter(|(slot, _)| **slot % GROUPS == group) {
             let client = &mut self.clients[slot as usize];
-            // What was not used does not heap up beyond a second.
-            *allowed = (*allowed + more).min(self.stalls.bytes_per_second.max(more));
+            // What was not used does not heap up.
+            *allowed = more;
             let is_held = client.reading == Reading::Nothing
                 && client.wanted == Reading::SkimSome
                 && client.stage == Stage::Open;
