@@ -70,6 +70,22 @@ impl Generator {
         self.start(target, speech, channels, clients_max, sample)
     }
 
+    /// The same, but of clients whose kernel holds few bytes that they did not read.
+    pub fn start_narrow(
+        &self,
+        target: SocketAddr,
+        key: &str,
+        channels: Channels,
+        clients_max: usize,
+        receive_buffer_bytes: u32,
+    ) -> io::Result<Clients> {
+        let speech = Speech::Pusher(Pusher::new(key, None));
+        Clients::start(&Orders {
+            receive_buffer_bytes: Some(receive_buffer_bytes),
+            ..self.orders(target, speech, channels, clients_max, 1)
+        })
+    }
+
     fn start(
         &self,
         target: SocketAddr,
@@ -78,9 +94,20 @@ impl Generator {
         clients_max: usize,
         sample: usize,
     ) -> io::Result<Clients> {
+        Clients::start(&self.orders(target, speech, channels, clients_max, sample))
+    }
+
+    fn orders(
+        &self,
+        target: SocketAddr,
+        speech: Speech,
+        channels: Channels,
+        clients_max: usize,
+        sample: usize,
+    ) -> Orders {
         let addresses = clients_max.div_ceil(CLIENTS_PER_ADDRESS);
         let source = |host: usize| Ipv4Addr::new(127, 0, (host >> 8) as u8, host as u8).into();
-        Clients::start(&Orders {
+        Orders {
             target,
             sources: (2..2 + addresses).map(source).collect(),
             speech,
@@ -90,7 +117,7 @@ impl Generator {
             clients_max,
             sample: Sample::Clients(sample),
             receive_buffer_bytes: None,
-        })
+        }
     }
 }
 
