@@ -12,14 +12,14 @@
 //! for it, not the dialect.
 
 mod bytes;
-mod frames;
+pub mod frames;
 mod mqtt;
 mod nats;
 mod pipe;
 mod plain;
 mod pusher;
 mod socketio;
-mod upgrade;
+pub mod upgrade;
 
 pub use bytes::Bytes;
 pub use mqtt::Mqtt;
