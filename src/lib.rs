@@ -96,6 +96,16 @@
 //! fails, it and all behind it are refused, and the serials that they would have had are given anew;
 //! homes number their rounds, so that what is on its way when that happens is told from what follows.
 //!
+//! # Repeated publishes
+//!
+//! A back end may publish again under an idempotency key. Channels that have serials know such a
+//! repeat: the key travels with the event to its home, which remembers the keys of the last events
+//! beside what it retains ([`hub::repeats`]) and looks for one before anything is given a serial
+//! ([`shard::repeat`]). So the answer is that of the first, and nobody gets the event again, whichever
+//! shard the repeat comes over. What waits for the disk is found by its key too, and the repeat waits
+//! with it ([`hub::durable`]); the journal keeps keys, and a start gives them back to homes. Where
+//! nothing would remember, the publish is refused.
+//!
 //! # Sessions over HTTP
 //!
 //! A client without a WebSocket has a session ([`shard::sessions`]): a connection's record without

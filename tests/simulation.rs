@@ -24,6 +24,11 @@
 //! reach the disk without a hole, and nobody reads of one that it does not have. (Tried: with events
 //! that are sequenced when they are posted, and with serials that go on behind refused ones, seeds fail.)
 
+//! Publishes to channels with serials have keys, and publishers on any shard repeat some of them: while
+//! the first is under way, after it was refused, and later. Everybody still has each event once. (Tried:
+//! without the look for what waits for the disk, and without the key in the letter to the other shard,
+//! seeds fail.)
+
 #![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -112,6 +117,7 @@ fn every_seed_keeps_the_promises() {
         sums.parked += counts.parked;
         sums.synced += counts.synced;
         sums.failed += counts.failed;
+        sums.repeated += counts.repeated;
     }
     eprintln!("{sums:?}");
     if only.is_none() {
@@ -162,6 +168,8 @@ struct Counts {
     /// Events that a disk has synced, and those that it did not take.
     synced: usize,
     failed: usize,
+    /// Publishes that were repeated, and accepted.
+    repeated: usize,
 }
 
 impl Counts {
@@ -188,10 +196,12 @@ impl Counts {
             parked,
             synced,
             failed,
+            repeated,
         } = *self;
         let all = [
             delivered, inflated, accepted, refused, closed, slept, woken, drained, kept, rejected,
             entered, changed, cached, missed, resumed, late, rewound, gaps, parked, synced, failed,
+            repeated,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }
@@ -277,6 +287,8 @@ struct Publisher {
     shard: u16,
     input: Vec<u8>,
     under_way: Option<usize>,
+    /// It was under way before, or is elsewhere.
+    is_repeat: bool,
     /// When its connection was made or last answered.
     quiet_since_ms: u64,
 }
@@ -285,6 +297,8 @@ struct Publisher {
 struct Event {
     channels: Vec<String>,
     excluded: Option<String>,
+    /// Of one that may be repeated.
+    body: Option<String>,
     /// Nothing if the publisher never learned.
     status: Option<u16>,
 }
@@ -389,8 +403,10 @@ struct World {
     /// By shard; none where no channel is durable.
     disks: Vec<Disk>,
     syncs: Random,
+    repeats: Random,
     random: Random,
     weights: Weights,
+    relies_on_keys: bool,
     now_ms: u64,
     clients: Vec<Client>,
     publishers: Vec<Publisher>,
@@ -450,8 +466,11 @@ impl World {
             true => vec![durable, kept],
             false => vec![kept],
         };
+        // Where room is so short that keys go for it, nobody relies on them.
+        let mut relies_on_keys = true;
         if resumes.one_in(4) {
             options.retention_bytes_per_shard_max = 16 << 10;
+            relies_on_keys = false;
         }
         let mut overload = Random::new(seed, 102);
         if overload.one_in(4) {
@@ -512,6 +531,8 @@ impl World {
             resumes,
             disks,
             syncs,
+            repeats: Random::new(seed, 107),
+            relies_on_keys,
             network,
             random,
             weights,
@@ -621,6 +642,7 @@ impl World {
                 shard,
                 input: Vec::new(),
                 under_way: None,
+                is_repeat: false,
                 quiet_since_ms: self.now_ms,
             };
             self.publishers.push(publisher);
@@ -752,6 +774,7 @@ impl World {
         self.events.push(Event {
             channels: vec![PRIVATE.to_string()],
             excluded: from.socket_id.clone(),
+            body: None,
             status: None,
         });
         let filling = "x".repeat(self.triggers.below(self.weights.data_bytes));
@@ -837,6 +860,9 @@ impl World {
     }
 
     fn publish(&mut self, publisher: usize) {
+        if self.relies_on_keys && self.repeats.one_in(6) && self.repeat(publisher) {
+            return;
+        }
         let number = self.events.len();
         let mut first = self.random.below(CHANNELS.len());
         let mut count = if self.random.one_in(4) { 2 } else { 1 };
@@ -862,7 +888,37 @@ impl World {
         if let Some(id) = &excluded {
             write!(body, r#","socket_id":"{id}""#).unwrap();
         }
+        let is_kept = channels.iter().all(|name| KEPT.contains(&name.as_str()));
+        if is_kept {
+            write!(body, r#","idempotency_key":"key-{number}""#).unwrap();
+        }
         body.push('}');
+        self.post(publisher, number, &body);
+        self.publishers[publisher].is_repeat = false;
+        self.events.push(Event {
+            channels,
+            excluded,
+            body: Some(body).filter(|_| is_kept),
+            status: None,
+        });
+    }
+
+    /// One of the latest publishes is made once more. False if there is none that may be.
+    fn repeat(&mut self, publisher: usize) -> bool {
+        let latest = self.events.iter().enumerate().rev();
+        let repeatable = latest.filter(|(_, event)| event.body.is_some()).take(8);
+        let repeatable: Vec<usize> = repeatable.map(|(number, _)| number).collect();
+        if repeatable.is_empty() {
+            return false;
+        }
+        let number = repeatable[self.repeats.below(repeatable.len())];
+        let body = self.events[number].body.clone().unwrap();
+        self.post(publisher, number, &body);
+        self.publishers[publisher].is_repeat = true;
+        true
+    }
+
+    fn post(&mut self, publisher: usize, number: usize, body: &str) {
         let hex = |bytes: &[u8]| {
             bytes
                 .iter()
@@ -890,11 +946,6 @@ impl World {
         self.network
             .write(self.publishers[publisher].peer, request.as_bytes());
         self.publishers[publisher].under_way = Some(number);
-        self.events.push(Event {
-            channels,
-            excluded,
-            status: None,
-        });
     }
 
     /// One turn of each shard, or a look at its sleep, and everybody reads.
@@ -1057,8 +1108,14 @@ impl World {
             .under_way
             .take()
             .expect("an answer has its request");
-        self.events[event].status = Some(status);
-        if status == 200 {
+        let known = &mut self.events[event].status;
+        // Under one key it is published if one of the publishes was accepted.
+        if *known != Some(200) {
+            *known = Some(status);
+        }
+        if status == 200 && publisher.is_repeat {
+            self.counts.repeated += 1;
+        } else if status == 200 {
             self.answered.push(event);
         }
     }

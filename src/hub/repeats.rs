@@ -157,7 +157,7 @@ mod tests {
         keys_max: 3,
     };
 
-    // Broken on purpose once by a window of one second less, and by forgetting the newest first.
+    // Broken on purpose once by a window of one second less, and by forgetting nothing.
     #[test]
     fn a_key_is_known_for_its_time_and_among_the_latest() {
         let mut repeats = Repeats::new(WINDOW);

@@ -576,7 +576,11 @@ mod tests {
     // Broken on purpose once by weighing keys with events: then events went for them.
     #[test]
     fn keys_are_forgotten_for_room_when_they_are_more_than_the_events() {
-        let mut retained = Retained::new(7, RETENTION);
+        let retention = Retention {
+            bytes_max: 1024,
+            ..RETENTION
+        };
+        let mut retained = Retained::new(7, retention);
         for serial in 1..=8 {
             retained.note_key(&format!("{serial}:{}", "k".repeat(190)), 100);
             retained.append(&frame(serial, 10), None, 100);

@@ -201,6 +201,74 @@ test('a publisher that asks is told the serials that its events have once they a
   assert.deepEqual(await told(3), expected(3));
 });
 
+describe('a publish that is repeated under its key', () => {
+  const said = (n, key, channels = ['disk-a']) => ({ name: 'n', channels, data: JSON.stringify({ n }), info: 'serial', idempotency_key: key });
+  const told = (back, body) => back.post({ path: '/events', body }).then((response) => response.json(), (error) => ({ status: error.status }));
+
+  // Broken on purpose once by replaying the journal without its keys: then the repeat is got after the restart.
+  test('after kill -9 and a restart is got once', async () => {
+    const server = await durable();
+    const names = ['disk-a', 'disk-b', 'disk-c', 'disk-d'];
+    const before = await Reader.open(server, 'disk-a');
+    const first = await told(publisher(server), said(1, 'a', names));
+    assert.deepEqual(Object.values(first.channels).map(({ serial }) => serial), [1, 1, 1, 1]);
+    assert.deepEqual(await told(publisher(server), said(2, 'a', names)), first);
+    await before.has(1);
+    await server.stop('SIGKILL');
+    await server.start();
+    assert.deepEqual(await told(publisher(server), said(3, 'a', names)), first);
+    await told(publisher(server), said('end', 'b', names));
+    for (const name of names) {
+      const whole = await Reader.open(server, name, { rewind: 10 });
+      await whole.has('end');
+      assert.deepEqual(whole.events, [[1, 1], [2, 'end']]);
+    }
+  });
+
+  // Broken on purpose once by not looking for what waits for the disk: then each of them is an event.
+  test('while the first waits for the disk waits too, and is answered like it', async () => {
+    const server = await durable({ gatherMs: 300 });
+    const reader = await Reader.open(server, 'disk-a');
+    // The first write goes at once, and those behind it gather.
+    await told(publisher(server), said(0, 'first'));
+    const answers = await Promise.all(Array.from({ length: 20 }, () => told(publisher(server), said(1, 'a'))));
+    for (const answer of answers) assert.deepEqual(answer, { channels: { 'disk-a': { epoch: reader.answer.epoch, serial: 2 } } });
+    await told(publisher(server), said('end', 'b'));
+    await reader.has('end');
+    assert.deepEqual(reader.events, [[1, 0], [2, 1], [3, 'end']]);
+    assert.equal(await metric(server, 'outpour_publishes_repeated_total'), 19);
+  });
+
+  // Broken on purpose once by acknowledging a repeat at once: then it says 200 while the first is refused.
+  test('is refused with the first if that cannot be written, and its key is free', async () => {
+    const directory = smallDisk();
+    if (directory === null) {
+      console.error('\n*** NOT TESTED: a full disk, for mounting a tmpfs is not allowed here ***\n');
+      return;
+    }
+    const server = await durable({ directory, gatherMs: 300 });
+    const reader = await Reader.open(server, 'disk-a');
+    await told(publisher(server), said(0, 'first'));
+    const ballast = path.join(directory, 'ballast');
+    assert.throws(() => writeFileSync(ballast, Buffer.alloc(1 << 20, 1)), /ENOSPC/);
+    const padded = { ...said(1, 'a'), data: JSON.stringify({ n: 1, padding: 'x'.repeat(9_000) }) };
+    const answers = await Promise.all(Array.from({ length: 6 }, () => told(publisher(server), padded)));
+    assert.deepEqual(answers, Array.from(answers, () => ({ status: 503 })));
+    rmSync(ballast);
+    const end = Date.now() + 20_000;
+    let published = await told(publisher(server), padded);
+    while (published.status === 503) {
+      assert.ok(Date.now() < end, 'it is written again');
+      published = await told(publisher(server), padded);
+    }
+    assert.deepEqual(published, { channels: { 'disk-a': { epoch: reader.answer.epoch, serial: 2 } } });
+    assert.deepEqual(await told(publisher(server), padded), published);
+    await told(publisher(server), said('end', 'b'));
+    await reader.has('end');
+    assert.deepEqual(reader.events, [[1, 0], [2, 1], [3, 'end']]);
+  });
+});
+
 test('client events of durable channels have serials, their own order, and outlast a crash', async () => {
   const server = await durable({ channels: '[[apps.channels]]\nname = "private-disk-*"\ndurability = "disk"' });
   const back = publisher(server);

@@ -19,10 +19,10 @@ const text = (value) => {
 };
 const lines = (table) => Object.entries(table).map(([key, value]) => `${key} = ${text(value)}\n`).join('');
 
-/** A server whose app has these webhooks and this hook, with settings that stand before the app, and in it. */
-export async function serverWith(webhooks, settings = '', hook = undefined, own = {}) {
+/** A server whose app has these webhooks and this hook, with settings that stand before the app, and in it, and tables of channels. */
+export async function serverWith(webhooks, settings = '', hook = undefined, own = {}, channels = []) {
   const app = `[[apps]]\nid = "${APP.id}"\nkey = "${APP.key}"\nsecret = "${APP.secret}"\nclient_events = true\nclient_events_per_second_max = 1000\n${lines(own)}`;
-  const tables = webhooks.map((webhook) => `[[apps.webhooks]]\n${lines(webhook)}`).join('');
+  const tables = [...channels.map((channel) => `[[apps.channels]]\n${lines(channel)}`), ...webhooks.map((webhook) => `[[apps.webhooks]]\n${lines(webhook)}`)].join('');
   const seen = hook ? `[apps.before_publish]\n${lines(hook)}` : '';
   const server = await Server.start({ shards: 2, config: `${settings}\n${app}${tables}${seen}` });
   opened.push(() => server.close());
