@@ -17,6 +17,7 @@ mod paced;
 #[path = "../roofline/senders/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod senders;
+mod serials;
 #[path = "../serving/mod.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
 mod serving;
@@ -88,6 +89,20 @@ enum Part {
         #[command(flatten)]
         common: Common,
     },
+    /// The same load on a channel without serials and on one with them, retained; what they cost.
+    Serials {
+        /// Subscribers of each channel, and messages a second to all of them; from 1,000 messages on
+        /// in calls of ten.
+        #[arg(long, value_delimiter = ',', default_value = "2000x20,1000x5000")]
+        loads: Vec<Load>,
+        #[arg(long, default_value_t = 9)]
+        rounds: usize,
+        /// Length of a round.
+        #[arg(long, default_value_t = 4)]
+        seconds: u64,
+        #[command(flatten)]
+        common: Common,
+    },
     /// The same load for every shard, with one shard and with more: what they share.
     Shards {
         /// Subscribers of each shard, and messages a second to all of them.
@@ -138,13 +153,15 @@ fn main() -> io::Result<()> {
         None => all_parts(&options.common),
     };
     let common = match &parts[0] {
-        Part::Paced { common, .. } | Part::Flood { common, .. } | Part::Shards { common, .. } => {
-            common.clone()
-        }
+        Part::Paced { common, .. }
+        | Part::Flood { common, .. }
+        | Part::Serials { common, .. }
+        | Part::Shards { common, .. } => common.clone(),
     };
     let name = match parts.as_slice() {
         [Part::Paced { .. }] => "fanout-paced",
         [Part::Flood { .. }] => "fanout-flood",
+        [Part::Serials { .. }] => "fanout-serials",
         [Part::Shards { .. }] => "fanout-shards",
         _ => "fanout",
     };
@@ -171,6 +188,12 @@ fn main() -> io::Result<()> {
                 };
                 flood::measure(&common, &loads, manner, &mut report)?;
             }
+            Part::Serials {
+                loads,
+                rounds,
+                seconds,
+                common,
+            } => serials::measure(&common, &loads, rounds, seconds, &mut report)?,
             Part::Shards {
                 loads,
                 shard_counts,
@@ -242,9 +265,19 @@ fn publisher(
     batch: usize,
     window: usize,
 ) -> io::Result<Publisher> {
+    publisher_to(generator::CHANNEL, common, server, batch, window)
+}
+
+fn publisher_to(
+    channel: &str,
+    common: &Common,
+    server: &Server,
+    batch: usize,
+    window: usize,
+) -> io::Result<Publisher> {
     Publisher::start(publisher::Orders {
         core: Some(common.generator.readers_core),
-        channels: vec![generator::CHANNEL.to_owned()],
+        channels: vec![channel.to_owned()],
         event: generator::EVENT.to_owned(),
         data_bytes: common.data_bytes,
         http: Some(publisher::Http {

@@ -4,12 +4,15 @@ use std::hint::black_box;
 
 use outpour::base::lane::lane;
 use outpour::base::limits::LANE_LETTERS;
+use outpour::hub::letter::Event;
 use outpour::hub::log::Log;
+use outpour::hub::retained::{Retained, Retention};
 use outpour::hub::variant::{Encoder, Variant};
 use outpour::wire::api::parse_event;
+use outpour::wire::pusher::delivery::Serial;
 use outpour::wire::pusher::parse_client_message;
 use outpour::wire::signature::{Signer, check_request};
-use outpour::wire::websocket::{Decoder, Deflater, Inflater, unmask};
+use outpour::wire::websocket::{Decoder, Deflater, Inflater, Opcode, encode_frame, unmask};
 
 use crate::inputs::envelope::{CLIENT_EVENT, LIMITS, PUBLISH, SUBSCRIBE};
 use crate::inputs::world::World;
@@ -24,10 +27,24 @@ const HELD_BYTES: u64 = 64 << 10;
 /// Subscribers of a sweep.
 const SUBSCRIBERS: usize = 1_000;
 
+/// Of six digits.
+const SERIAL: Serial = Serial {
+    epoch: 1,
+    number: 123_456,
+};
+/// What a channel retains by default.
+const RETENTION: Retention = Retention {
+    messages_max: 1_000,
+    bytes_max: 4 << 20,
+    age_s: 120,
+};
+
 /// What is counted. A number is a payload's length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
     FrameEncode(usize),
+    /// The same of a channel with serials.
+    FrameEncodeWithSerial(usize),
     FrameDecode(usize),
     Unmask(usize),
     EnvelopePublish,
@@ -37,6 +54,8 @@ pub enum Piece {
     /// One letter into a lane and out.
     Lane,
     LogAppend(usize),
+    /// To what a channel retains, which is as much as it may.
+    RetainedAppend(usize),
     /// One delivery of a publish to [`SUBSCRIBERS`], the simulation of the kernel included.
     Sweep,
     /// The same without the simulation.
@@ -57,6 +76,7 @@ impl Piece {
         vec![
             Piece::FrameEncode(128),
             Piece::FrameEncode(1_024),
+            Piece::FrameEncodeWithSerial(128),
             Piece::FrameDecode(128),
             Piece::FrameDecode(1_024),
             Piece::Unmask(128),
@@ -68,6 +88,7 @@ impl Piece {
             Piece::Lane,
             Piece::LogAppend(174),
             Piece::LogAppend(1_024),
+            Piece::RetainedAppend(190),
             Piece::Sweep,
             Piece::SweepOfEngine,
         ]
@@ -76,6 +97,7 @@ impl Piece {
     pub fn name(self) -> String {
         match self {
             Piece::FrameEncode(bytes) => format!("frame encode, {bytes} bytes"),
+            Piece::FrameEncodeWithSerial(bytes) => format!("encode with serial, {bytes} bytes"),
             Piece::FrameDecode(bytes) => format!("frame decode, {bytes} bytes"),
             Piece::Unmask(bytes) => format!("unmask, {bytes} bytes"),
             Piece::EnvelopePublish => "envelope, publish".to_owned(),
@@ -84,6 +106,7 @@ impl Piece {
             Piece::SignatureCheck => "signature check".to_owned(),
             Piece::Lane => "lane, a letter".to_owned(),
             Piece::LogAppend(bytes) => format!("log append, {bytes} bytes"),
+            Piece::RetainedAppend(bytes) => format!("retained append, {bytes} bytes"),
             Piece::Sweep => "sweep, a delivery".to_owned(),
             Piece::SweepOfEngine => "sweep, the engine alone".to_owned(),
         }
@@ -94,8 +117,9 @@ impl Piece {
     pub fn times(self) -> usize {
         match self {
             Piece::Sweep | Piece::SweepOfEngine => 40,
-            Piece::LogAppend(_) => 20_000,
+            Piece::LogAppend(_) | Piece::RetainedAppend(_) => 20_000,
             Piece::FrameEncode(_)
+            | Piece::FrameEncodeWithSerial(_)
             | Piece::FrameDecode(_)
             | Piece::Unmask(_)
             | Piece::EnvelopePublish
@@ -111,13 +135,15 @@ impl Piece {
             Piece::Sweep | Piece::SweepOfEngine => SUBSCRIBERS,
             Piece::Lane => LETTERS,
             Piece::FrameEncode(_)
+            | Piece::FrameEncodeWithSerial(_)
             | Piece::FrameDecode(_)
             | Piece::Unmask(_)
             | Piece::EnvelopePublish
             | Piece::EnvelopeSubscribe
             | Piece::EnvelopeClientEvent
             | Piece::SignatureCheck
-            | Piece::LogAppend(_) => 1,
+            | Piece::LogAppend(_)
+            | Piece::RetainedAppend(_) => 1,
         }
     }
 
@@ -125,6 +151,7 @@ impl Piece {
         match self {
             Piece::SweepOfEngine => Counted::Engine,
             Piece::FrameEncode(_)
+            | Piece::FrameEncodeWithSerial(_)
             | Piece::FrameDecode(_)
             | Piece::Unmask(_)
             | Piece::EnvelopePublish
@@ -133,6 +160,7 @@ impl Piece {
             | Piece::SignatureCheck
             | Piece::Lane
             | Piece::LogAppend(_)
+            | Piece::RetainedAppend(_)
             | Piece::Sweep => Counted::Everything,
         }
     }
@@ -149,7 +177,8 @@ fn repeat(times: usize, step: &mut dyn FnMut(usize)) {
 /// Runs a piece in this process.
 pub fn run(piece: Piece, times: usize) {
     match piece {
-        Piece::FrameEncode(bytes) => encode_frames(bytes, times),
+        Piece::FrameEncode(bytes) => encode_frames(bytes, None, times),
+        Piece::FrameEncodeWithSerial(bytes) => encode_frames(bytes, Some(SERIAL), times),
         Piece::FrameDecode(bytes) => decode_frames(bytes, times),
         Piece::Unmask(bytes) => {
             let mut payload = vec![b'x'; bytes];
@@ -171,6 +200,7 @@ pub fn run(piece: Piece, times: usize) {
         }
         Piece::Lane => pass_letters(times),
         Piece::LogAppend(bytes) => append(bytes, times),
+        Piece::RetainedAppend(bytes) => retain(bytes, times),
         Piece::Sweep | Piece::SweepOfEngine => {
             let mut world = World::new(SUBSCRIBERS);
             repeat(times, &mut |_| world.publish());
@@ -178,9 +208,12 @@ pub fn run(piece: Piece, times: usize) {
     }
 }
 
-fn encode_frames(bytes: usize, times: usize) {
+fn encode_frames(bytes: usize, serial: Option<Serial>, times: usize) {
     let data = event::data(bytes);
-    let event = event::event(&data);
+    let event = Event {
+        serial,
+        ..event::event(&data)
+    };
     let mut encoder = Encoder::new(Deflater::new(6, 512));
     let mut frame = Vec::new();
     repeat(times, &mut |_| {
@@ -224,5 +257,19 @@ fn append(bytes: usize, times: usize) {
         log.append(&frame, [frame.len()].into_iter(), 0);
         log.trim(log.head().saturating_sub(HELD_BYTES));
         black_box(log.tail());
+    });
+}
+
+fn retain(bytes: usize, times: usize) {
+    let mut frame = Vec::new();
+    encode_frame(Opcode::Text, &vec![b'x'; bytes], &mut frame);
+    let mut retained = Retained::new(1, RETENTION);
+    for _ in 0..2 * RETENTION.messages_max {
+        retained.append(&frame, None, 0);
+    }
+    repeat(times, &mut |time| {
+        // A thousand events a second.
+        retained.append(&frame, None, (time / 1_000) as u32);
+        black_box(retained.tail());
     });
 }
