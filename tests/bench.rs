@@ -210,7 +210,9 @@ fn memory_of_idle_connections_is_read_at_each_size() {
         .iter()
         .map(|reading| reading.connections)
         .collect();
-    assert_eq!(sizes, [100, 200, 300]);
+    assert_eq!(sizes, [0, 100, 200, 300]);
+    assert_eq!(results.storms.len(), 3);
+    assert!(memory.server_bytes_per_connection_from_none.is_some());
     assert!(
         memory
             .readings

@@ -343,8 +343,12 @@ fn show(output: &Output, required: &[Requirement], results: &Results) -> io::Res
         eprintln!("{judgement}");
     }
     let is_met = judgements.iter().all(|judgement| judgement.is_met);
-    let is_knee_missing = results.scenario.parameters.get("rate") == Some(&Value::from("knee"))
-        && results.knee.is_none();
+    let is_knee_wanted = match results.scenario.parameters.get("rate") {
+        Some(Value::Array(rates)) => rates.contains(&Value::from("knee")),
+        Some(rate) => rate == "knee",
+        None => false,
+    };
+    let is_knee_missing = is_knee_wanted && results.knee.is_none();
     Ok(match results.verdict {
         Verdict::Failed { .. } => EXIT_FAILED,
         Verdict::Invalid { .. } => EXIT_INVALID,
@@ -384,7 +388,7 @@ mod tests {
             panic!("{:?}", run.scenario);
         };
         assert_eq!((fanout.load.channels, fanout.load.subscribers), (1, 10_000));
-        assert_eq!(fanout.pace.rate, Rate::Knee);
+        assert_eq!(fanout.pace.rate, [Rate::Knee]);
         assert_eq!(fanout.search.p99_ms_max, 100.0);
         assert_eq!(fanout.common.target.target, None);
         assert_eq!(run.description.parameters["subscribers"], 10_000);

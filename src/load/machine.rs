@@ -121,6 +121,14 @@ pub fn resident_bytes(process: u32) -> io::Result<u64> {
     kilobytes(&text, "Rss:").ok_or_else(|| io::Error::other("smaps_rollup names no Rss"))
 }
 
+/// What a process keeps resident that is no file's: its anonymous memory, and its share of what it shares with others.
+pub fn own_bytes(process: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+    let own = ["Pss_Anon:", "Pss_Shmem:"].map(|name| kilobytes(&text, name));
+    let sum = own.into_iter().sum::<Option<u64>>();
+    sum.ok_or_else(|| io::Error::other("smaps_rollup names no Pss_Anon"))
+}
+
 /// Memory that the kernel could still give out, in bytes.
 pub fn available_bytes() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;

@@ -41,6 +41,9 @@ pub struct Results {
     pub steps: Vec<Step>,
     /// The step in `steps` that counts: the highest load that was kept, confirmed.
     pub knee: Option<usize>,
+    /// The step in `steps` with the highest load that was sustained with nothing lost, however late it came.
+    #[serde(default)]
+    pub sustained: Option<usize>,
     /// Connection storms, in the order of time.
     pub storms: Vec<Storm>,
     pub memory: Option<Memory>,
@@ -104,8 +107,8 @@ pub enum Started {
         command_line: Vec<String>,
         cores: Vec<u32>,
     },
-    /// By somebody else. CPU time and memory are known by its process, if that was given.
-    Elsewhere { pid: Option<u32> },
+    /// By somebody else. CPU time and memory are known by its processes, if they were given.
+    Elsewhere { pids: Vec<u32> },
 }
 
 /// What lies between the generator and the server.
@@ -475,12 +478,17 @@ pub struct Joined {
     pub subscribed: u64,
 }
 
-/// Memory of connections that do nothing: slopes over several numbers of them.
+/// Memory of connections that do nothing: slopes over several numbers of them, and for the server the growth from none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
-    /// RSS of the server's process, outpour's or a peer's; none where it is not known.
+    /// Slope of the memory of the server's processes, outpour's or a peer's, without pages of files; none where it is not
+    /// known.
     pub server_bytes_per_connection: Option<f64>,
+    /// The same from the server without any connection to the most of them, for each of these: what its allocator takes
+    /// at the first of them is in it.
+    #[serde(default)]
+    pub server_bytes_per_connection_from_none: Option<f64>,
     /// RSS of the generator's processes.
     pub generator_bytes_per_connection: f64,
     /// Slab of both ends, where both are on this machine and it can be read.
@@ -495,6 +503,9 @@ pub struct Memory {
 pub struct MemoryReading {
     pub connections: u64,
     pub server_rss_bytes: Option<u64>,
+    /// The part of it that is no file's: anonymous and shared memory, the latter divided among its processes.
+    #[serde(default)]
+    pub server_own_bytes: Option<u64>,
     pub generator_rss_bytes: u64,
     pub kernel_slab_bytes: Option<u64>,
 }

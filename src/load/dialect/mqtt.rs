@@ -48,12 +48,11 @@ impl Dialect for Mqtt {
         out: &mut Vec<u8>,
     ) -> Result<Option<(usize, Heard<'a>)>, Fault> {
         if speaker.stage == UPGRADING {
-            let head = upgrade::agreed(bytes)?;
-            return Ok(head.map(|length| {
-                speaker.stage = TALKING;
+            let taken = upgrade::take(speaker, bytes, TALKING, Heard::Nothing)?;
+            if taken.is_some() {
                 append(out, &connect());
-                (length, Heard::Nothing)
-            }));
+            }
+            return Ok(taken);
         }
         pipe::take(speaker, bytes, out, packet_bytes, heard)
     }

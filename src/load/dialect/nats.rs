@@ -58,11 +58,7 @@ impl Dialect for Nats {
         out: &mut Vec<u8>,
     ) -> Result<Option<(usize, Heard<'a>)>, Fault> {
         if speaker.stage == UPGRADING {
-            let head = upgrade::agreed(bytes)?;
-            return Ok(head.map(|length| {
-                speaker.stage = GREETING;
-                (length, Heard::Nothing)
-            }));
+            return upgrade::take(speaker, bytes, GREETING, Heard::Nothing);
         }
         pipe::take(speaker, bytes, out, packet_bytes, heard)
     }

@@ -54,11 +54,7 @@ impl Dialect for Plain {
         out: &mut Vec<u8>,
     ) -> Result<Option<(usize, Heard<'a>)>, Fault> {
         if speaker.stage == UPGRADING {
-            let head = upgrade::agreed(bytes)?;
-            return Ok(head.map(|length| {
-                speaker.stage = LISTENING;
-                (length, Heard::Subscribed)
-            }));
+            return upgrade::take(speaker, bytes, LISTENING, Heard::Subscribed);
         }
         let Some(frame) = frames::first(bytes)? else {
             return Ok(None);

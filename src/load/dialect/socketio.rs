@@ -57,11 +57,7 @@ impl Dialect for SocketIo {
         out: &mut Vec<u8>,
     ) -> Result<Option<(usize, Heard<'a>)>, Fault> {
         if speaker.stage == UPGRADING {
-            let head = upgrade::agreed(bytes)?;
-            return Ok(head.map(|length| {
-                speaker.stage = TALKING;
-                (length, Heard::Nothing)
-            }));
+            return upgrade::take(speaker, bytes, TALKING, Heard::Nothing);
         }
         let Some(frame) = frames::first(bytes)? else {
             return Ok(None);

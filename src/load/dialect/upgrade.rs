@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::Fault;
+use super::{Fault, Heard, Speaker};
 
 /// The handshake's key, and the server's proof for it, from RFC 6455 section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -22,8 +22,22 @@ pub fn request(path: &str, host: SocketAddr, subprotocol: Option<&str>) -> Strin
     )
 }
 
+/// Takes the answer off what a client was sent: the client is then at its next stage, and has heard this.
+pub fn take<'a>(
+    speaker: &mut Speaker,
+    bytes: &[u8],
+    stage: u8,
+    heard: Heard<'a>,
+) -> Result<Option<(usize, Heard<'a>)>, Fault> {
+    let head = agreed(bytes)?;
+    Ok(head.map(|length| {
+        speaker.stage = stage;
+        (length, heard)
+    }))
+}
+
 /// The length of the answer's head, if all of it is there and it agrees.
-pub fn agreed(bytes: &[u8]) -> Result<Option<usize>, Fault> {
+fn agreed(bytes: &[u8]) -> Result<Option<usize>, Fault> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
     let Some(end) = end else {
         let is_long = bytes.len() > HEAD_BYTES_MAX;

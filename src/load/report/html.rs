@@ -193,7 +193,11 @@ fn steps(results: &Results) -> String {
         .enumerate()
         .map(|(index, step)| {
             let is_knee = results.knee == Some(index);
-            let knee = if is_knee { ", the knee" } else { "" };
+            let knee = match is_knee {
+                true => ", the knee",
+                false if results.sustained == Some(index) => ", sustained",
+                false => "",
+            };
             let mut cells = vec![
                 format!("{}. {}{knee}", index + 1, table::step_name(step.kind)),
                 table::offered(step),

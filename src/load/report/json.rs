@@ -54,7 +54,12 @@ pub fn read(text: &str) -> Result<Results, ReadError> {
         return Err(ReadError::Format(format));
     }
     let results: Results = serde_json::from_str(text).map_err(ReadError::Malformed)?;
-    if results.knee.is_some_and(|knee| knee >= results.steps.len()) {
+    let marked = [results.knee, results.sustained];
+    if marked
+        .iter()
+        .flatten()
+        .any(|step| *step >= results.steps.len())
+    {
         return Err(ReadError::Inconsistent("the knee is no step of it"));
     }
     Ok(results)

@@ -1,6 +1,8 @@
 //! The outcome of a run in plain words, for the table and the report alike.
 
-use crate::load::result::{Memory, Outcome, Results, Step, Storm, StormKind, Verdict};
+use crate::load::result::{
+    LatencyHistogram, Memory, Outcome, Results, Step, Storm, StormKind, Verdict,
+};
 
 use super::numbers;
 
@@ -25,6 +27,8 @@ pub enum Tone {
 
 /// Pieces of evidence that are told; the file has all of them.
 const EVIDENCE_TOLD: usize = 8;
+/// A knee whose p99 is to so much one lap over the subscribers is bounded by that.
+const LAP_SHARE: f64 = 0.66;
 
 pub fn words(results: &Results) -> Words {
     match &results.verdict {
@@ -105,9 +109,13 @@ fn findings(results: &Results) -> Vec<String> {
             sentences.push(kept(&results.target.name, knee));
             sentences.push(within(knee));
             sentences.extend(beyond(results, knee));
+            sentences.extend(lap(results, knee));
         }
         None if results.steps.is_empty() => {}
         None => sentences.push(without_knee(results)),
+    }
+    if let Some(step) = results.sustained.and_then(|step| results.steps.get(step)) {
+        sentences.push(sustained(step));
     }
     sentences.extend(results.storms.iter().map(of_storm));
     sentences.extend(results.memory.as_ref().map(of_memory));
@@ -162,6 +170,40 @@ fn beyond(results: &Results, knee: &Step) -> Option<String> {
     ))
 }
 
+/// Where a single message takes most of the limit from its first subscriber to its last, the knee is a matter of that lap
+/// over the subscribers and of the machine's noise, and not of the load.
+fn lap(results: &Results, knee: &Step) -> Option<String> {
+    let steps = results.steps.iter();
+    let searched = steps.filter(|step| step.offered_per_s.is_some());
+    let lowest = searched.min_by(|one, other| {
+        let rate = |step: &Step| step.offered_per_s.unwrap_or(f64::INFINITY);
+        rate(one).total_cmp(&rate(other))
+    })?;
+    let median_us = |latency: &LatencyHistogram| latency.quantile_us(0.5);
+    let lap_us = median_us(&lowest.latency.last)?.saturating_sub(median_us(&lowest.latency.first)?);
+    let is_missed_by_p99 = results.steps.iter().any(|step| {
+        let is_above = step.offered_per_s > knee.offered_per_s;
+        is_above && step.disorder.is_none() && step.outcome != Outcome::Kept
+    });
+    let p99_us = knee.latency.delivery.quantile_us(0.99)?;
+    (is_missed_by_p99 && lap_us as f64 >= LAP_SHARE * p99_us as f64).then(|| {
+        format!(
+            "It is bounded by one lap over the subscribers: a message on its own is at the last of them {} after the first.",
+            numbers::duration_us(lap_us as f64)
+        )
+    })
+}
+
+fn sustained(step: &Step) -> String {
+    let p99_us = step.latency.delivery.quantile_us(0.99).unwrap_or(0);
+    format!(
+        "With nothing lost {} messages a second were sustained, {} deliveries a second, 99 % of them within {}.",
+        numbers::decimal(step.offered_per_s.unwrap_or(0.0)),
+        numbers::large(step.deliveries_per_s),
+        numbers::duration_us(p99_us as f64)
+    )
+}
+
 fn without_knee(results: &Results) -> String {
     let kept = results
         .steps
@@ -202,6 +244,10 @@ fn of_storm(storm: &Storm) -> String {
 fn of_memory(memory: &Memory) -> String {
     let shares = [
         (memory.server_bytes_per_connection, "of the server"),
+        (
+            memory.server_bytes_per_connection_from_none,
+            "of the server with what it takes for the first of them",
+        ),
         (
             memory.kernel_slab_bytes_per_connection,
             "of the kernel for both ends",
@@ -268,7 +314,7 @@ Good valid
         assert_eq!(told(&samples::connect()), expected);
         let expected = "\
 Good valid
-An idle connection takes 100 B of the server, 8.21 KiB of the kernel for both ends, 312 B of the generator.";
+An idle connection takes 100 B of the server, 131 B of the server with what it takes for the first of them, 8.21 KiB of the kernel for both ends, 312 B of the generator.";
         assert_eq!(told(&samples::idle()), expected);
     }
 

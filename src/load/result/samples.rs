@@ -82,6 +82,7 @@ pub fn fanout() -> Results {
             },
         ],
         knee: Some(steps.len() - 1),
+        sustained: None,
         steps,
         storms: Vec::new(),
         memory: None,
@@ -150,6 +151,7 @@ pub fn idle() -> Results {
         knee: None,
         memory: Some(Memory {
             server_bytes_per_connection: Some(100.4),
+            server_bytes_per_connection_from_none: Some(131.0),
             generator_bytes_per_connection: 312.0,
             kernel_slab_bytes_per_connection: Some(8_412.0),
             idle_busy_share: Some(0.0004),
@@ -157,6 +159,7 @@ pub fn idle() -> Results {
                 .map(|size| MemoryReading {
                     connections: size * 3_000,
                     server_rss_bytes: Some(24_000_000 + size * 301_200),
+                    server_own_bytes: Some(14_000_000 + size * 301_200),
                     generator_rss_bytes: 9_000_000 + size * 936_000,
                     kernel_slab_bytes: Some(90_000_000 + size * 25_236_000),
                 })

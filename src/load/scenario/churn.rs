@@ -41,6 +41,7 @@ impl Churn {
             per_second: Some(self.pace.rate),
             seconds: self.pace.seconds,
             p99_ms_max: None,
+            drain_seconds: None,
             subscribers: self.load.channels * self.load.subscribers,
         };
         let measured = step::measure(stand, &offer, record)?;

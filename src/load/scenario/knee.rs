@@ -1,15 +1,21 @@
 //! The search for the knee: the highest rate that is kept. Upwards by a factor until a rate is not
 //! kept, then halves of what is left, by ratio.
 //!
+//! A rate that is missed by little is tried again before that is believed: other guests of the machine make p99 waver. And
+//! p99 need not grow with the rate: a server that sends several messages to a subscriber at once is as late at ten times
+//! the load. So above a rate that was twice missed by little, higher ones are looked at before the search goes down.
+//!
 //! ```text
 //! climbing --kept--> climbing, twice as high       climbing --missed--> halving (if one was kept)
 //! climbing --missed--> falling, half as high       falling --kept--> halving
+//! any --near--> the same again                     climbing --near twice--> looking up
+//! looking up --kept--> climbing                    looking up --missed, or near often enough--> halving or falling
 //! halving --kept or missed--> halving, until the rates are within the precision --> found
 //! falling --below the lowest rate--> none
 //! ```
 
-/// Each rate is so many times the one before, on the way up and down.
-const FACTOR: f64 = 2.0;
+/// So many higher rates are looked at when one was missed by little.
+const LOOKS_UP_MAX: u32 = 2;
 /// Nobody asks for less than a message in so many seconds.
 const RATE_LEAST: f64 = 0.1;
 
@@ -19,7 +25,23 @@ pub struct Search {
     /// The highest rate that was kept, and the lowest above it that was not.
     kept: Option<f64>,
     missed: Option<f64>,
+    /// The rate that was missed by little, twice, while higher ones are looked at.
+    doubtful: Option<f64>,
+    looks_up: u32,
+    /// The next rate was tried already, and missed by little.
+    is_again: bool,
+    /// Each rate is so many times the one before, on the way up and down.
+    factor: f64,
     precision: f64,
+}
+
+/// How a rate went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    Kept,
+    /// Missed by so little that it may be noise.
+    Near,
+    Missed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,11 +57,15 @@ pub enum Next {
 }
 
 impl Search {
-    pub fn new(first: f64, precision: f64) -> Search {
+    pub fn new(first: f64, factor: f64, precision: f64) -> Search {
         Search {
             next: first,
             kept: None,
             missed: None,
+            doubtful: None,
+            looks_up: 0,
+            is_again: false,
+            factor: factor.max(1.1),
             precision: precision.max(1.01),
         }
     }
@@ -55,15 +81,31 @@ impl Search {
     }
 
     /// How the rate of [`Next::Try`] went.
-    pub fn note(&mut self, is_kept: bool) {
-        match is_kept {
-            true => self.kept = Some(self.next),
-            false => self.missed = Some(self.next),
+    pub fn note(&mut self, how: How) {
+        let rate = self.next;
+        match how {
+            How::Near if !self.is_again => {
+                self.is_again = true;
+                return;
+            }
+            How::Near if self.missed.is_none() && self.looks_up < LOOKS_UP_MAX => {
+                self.doubtful.get_or_insert(rate);
+                self.looks_up += 1;
+                self.next = round(rate * self.factor);
+                return;
+            }
+            How::Kept => {
+                self.kept = Some(rate);
+                self.doubtful = None;
+                self.looks_up = 0;
+            }
+            How::Near | How::Missed => self.missed = Some(self.doubtful.take().unwrap_or(rate)),
         }
+        self.is_again = false;
         self.next = match (self.kept, self.missed) {
             (Some(kept), Some(missed)) => round((kept * missed).sqrt()),
-            (Some(kept), None) => round(kept * FACTOR),
-            (None, Some(missed)) => round(missed / FACTOR),
+            (Some(kept), None) => round(kept * self.factor),
+            (None, Some(missed)) => round(missed / self.factor),
             (None, None) => self.next,
         };
     }
@@ -87,10 +129,18 @@ mod tests {
 
     /// Searches for the knee of a server that keeps `knee`; returns it and how many steps it took.
     fn search(knee: f64, first: f64) -> (Next, usize) {
-        let mut search = Search::new(first, 1.1);
+        let kept = |rate: f64| match rate <= knee {
+            true => How::Kept,
+            false => How::Missed,
+        };
+        follow(first, kept)
+    }
+
+    fn follow(first: f64, mut how: impl FnMut(f64) -> How) -> (Next, usize) {
+        let mut search = Search::new(first, 2.0, 1.1);
         for steps in 0..100 {
             match search.next() {
-                Next::Try(rate) => search.note(rate <= knee),
+                Next::Try(rate) => search.note(how(rate)),
                 over => return (over, steps),
             }
         }
@@ -110,6 +160,44 @@ mod tests {
             }
         }
         assert!(search(700.0, 20.0).1 <= 11);
+    }
+
+    #[test]
+    fn a_miss_by_little_is_tried_again_and_looked_beyond() {
+        // Every second try of anything up to the knee is a little late.
+        let mut tries = 0;
+        let wavering = |rate: f64| {
+            tries += 1;
+            match rate <= 700.0 {
+                true if tries % 2 == 1 => How::Near,
+                true => How::Kept,
+                false => How::Missed,
+            }
+        };
+        let Next::Found { knee, .. } = follow(20.0, wavering).0 else {
+            panic!("no knee");
+        };
+        assert!((640.0..=700.0).contains(&knee), "{knee}");
+        // p99 is at the limit from 30 to 100 a second, and below it up to 700.
+        let hump = |rate: f64| match rate {
+            30.0..100.0 => How::Near,
+            rate if rate <= 700.0 => How::Kept,
+            _ => How::Missed,
+        };
+        let Next::Found { knee, .. } = follow(20.0, hump).0 else {
+            panic!("no knee");
+        };
+        assert!((640.0..=700.0).contains(&knee), "{knee}");
+        // It never gets better: the knee lies below what was doubtful.
+        let flat = |rate: f64| match rate <= 25.0 {
+            true => How::Kept,
+            false => How::Near,
+        };
+        let (Next::Found { knee, missed }, steps) = follow(20.0, flat) else {
+            panic!("no knee");
+        };
+        assert!(knee <= 25.0 && missed > 25.0, "{knee} {missed}");
+        assert!(steps < 16, "{steps}");
     }
 
     #[test]

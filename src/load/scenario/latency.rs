@@ -57,6 +57,7 @@ impl Latency {
                 per_second: Some(knee * of_knee),
                 seconds: self.seconds,
                 p99_ms_max: None,
+                drain_seconds: None,
                 subscribers,
             };
             let measured = step::measure(stand, &offer, record)?;

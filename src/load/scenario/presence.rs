@@ -65,6 +65,7 @@ impl Presence {
             per_second: Some(self.pace.rate),
             seconds: self.pace.seconds,
             p99_ms_max: None,
+            drain_seconds: None,
             subscribers: members,
         };
         let measured = step::measure(stand, &offer, record)?;

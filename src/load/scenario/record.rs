@@ -52,6 +52,7 @@ impl Record {
                 cores: stand.cores.clone(),
                 steps: Vec::new(),
                 knee: None,
+                sustained: None,
                 storms: Vec::new(),
                 memory: None,
             },
@@ -89,6 +90,11 @@ impl Record {
         self.results.knee = self.results.steps.len().checked_sub(1);
     }
 
+    /// The last step is the highest rate that was sustained.
+    pub fn mark_sustained(&mut self) {
+        self.results.sustained = self.results.steps.len().checked_sub(1);
+    }
+
     pub fn say_invalid(&mut self, why: String) {
         self.invalid.push(why);
     }
@@ -110,6 +116,23 @@ impl Record {
     /// The server did what nothing excuses: there is no point in going on.
     pub fn has_failed(&self) -> bool {
         !self.evidence.is_empty()
+    }
+
+    /// Something was lost in a step, perhaps by right: it was too much.
+    pub fn has_seen_loss(&self) -> bool {
+        let mut steps = self.results.steps.iter();
+        steps.any(|step| step.disorder.lost > 0)
+    }
+
+    /// The step of the highest rate at which nothing was lost and p99 stayed below so many milliseconds.
+    pub fn highest_whole(&self, p99_ms_max: f64) -> Option<f64> {
+        let steps = self.results.steps.iter().filter(|step| {
+            let p99_us = step.latency.delivery.quantile_us(0.99).unwrap_or(u64::MAX);
+            step.disorder.is_none() && step.refused == 0 && p99_us as f64 <= p99_ms_max * 1e3
+        });
+        steps
+            .filter_map(|step| step.offered_per_s)
+            .max_by(f64::total_cmp)
     }
 
     pub fn show(&mut self, moment: &Moment) {

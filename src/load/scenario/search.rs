@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::knee::{self, Next};
+use super::conclusion::Measured;
+use super::knee::{self, How, Next};
 use super::record::Record;
 use super::settings;
 use super::stand::Stand;
@@ -13,8 +14,11 @@ use crate::load::result::StepKind;
 const DELIVERIES_AT_FIRST: f64 = 200_000.0;
 /// Publishes a second to start with at most, however few subscribers there are.
 const PUBLISHES_AT_FIRST_MAX: f64 = 1_000.0;
-/// How often a knee that was not confirmed is tried again with somewhat less.
-const CONFIRMATIONS_MAX: usize = 4;
+/// How often a knee is tried for longer, with somewhat less each time that it was clearly not confirmed.
+const CONFIRMATIONS_MAX: usize = 5;
+/// What is sustained is found less exactly than the knee, and confirmed for so long at most.
+const SUSTAINED_PRECISION: f64 = 1.25;
+const SUSTAINED_SECONDS_MAX: f64 = 8.0;
 
 /// The knee in messages a second, confirmed; its step is marked. None if there is none, or if the
 /// run has failed.
@@ -25,74 +29,168 @@ pub fn find_knee(
     search: &settings::Search,
     confirm_seconds: f64,
 ) -> io::Result<Option<f64>> {
-    let offer = |kind, per_second, seconds| Offer {
-        kind,
-        per_second: Some(per_second),
-        seconds,
-        p99_ms_max: Some(search.p99_ms_max),
-        subscribers,
-    };
     let per_message = subscribers as f64 / stand.channels as f64;
     let first = search.from_rate.unwrap_or_else(|| {
         let rate = DELIVERIES_AT_FIRST / per_message;
         rate.clamp(1.0, PUBLISHES_AT_FIRST_MAX).round()
     });
-    let mut steps = knee::Search::new(first, search.precision);
-    // Why the lowest rate above the knee was not kept, if that was the generator's fault.
-    let mut generators_limit: Option<String> = None;
-    let mut knee = loop {
-        match steps.next() {
-            Next::Try(rate) => {
-                let measured = step::measure(
-                    stand,
-                    &offer(StepKind::Search, rate, search.step_seconds),
-                    record,
-                )?;
-                if !measured.is_kept() {
-                    generators_limit = measured.invalid().map(str::to_owned);
-                }
-                steps.note(measured.is_kept());
-                let closed = measured.step.disorder.closed;
-                record.push_on_the_way(measured);
-                if record.has_failed() {
-                    return Ok(None);
-                }
-                reopen(stand, record, closed)?;
-            }
-            Next::Found { knee, .. } => break knee,
-            Next::Nothing => {
-                if let Some(why) = generators_limit {
-                    record.say_invalid(why);
-                }
-                return Ok(None);
-            }
-        }
+    let wanted = Wanted {
+        p99_ms_max: search.p99_ms_max,
+        subscribers,
+        first,
+        factor: search.factor,
+        precision: search.precision,
+        step_seconds: search.step_seconds,
+        confirm_seconds,
     };
-    for _ in 0..CONFIRMATIONS_MAX {
-        let measured = step::measure(
-            stand,
-            &offer(StepKind::Confirm, knee, confirm_seconds),
-            record,
-        )?;
-        let is_kept = measured.is_kept();
-        let invalid = measured.invalid().map(str::to_owned);
+    match wanted.find(stand, record)? {
+        Found::Rate(knee) => {
+            record.mark_knee();
+            Ok(Some(knee))
+        }
+        Found::Nothing { generators_limit } => {
+            if let Some(why) = generators_limit {
+                record.say_invalid(why);
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// The highest rate at which nothing is lost, though p99 is beyond the knee's limit; its step is marked. Where the
+/// generator ends first there is none.
+pub fn find_sustained(
+    stand: &mut Stand,
+    record: &mut Record,
+    subscribers: u64,
+    search: &settings::Search,
+    seconds: f64,
+) -> io::Result<()> {
+    let p99_ms_max = search.sustained_p99_ms_max;
+    let Some(first) = record.highest_whole(p99_ms_max) else {
+        return Ok(());
+    };
+    let wanted = Wanted {
+        p99_ms_max,
+        subscribers,
+        first,
+        factor: search.factor,
+        precision: search.precision.max(SUSTAINED_PRECISION),
+        step_seconds: search.step_seconds,
+        confirm_seconds: seconds.min(SUSTAINED_SECONDS_MAX),
+    };
+    if let Found::Rate(_) = wanted.find(stand, record)? {
+        record.mark_sustained();
+    }
+    Ok(())
+}
+
+/// What a search is to find: the highest rate whose p99 is not above so much, and nothing lost.
+struct Wanted {
+    p99_ms_max: f64,
+    subscribers: u64,
+    first: f64,
+    factor: f64,
+    precision: f64,
+    step_seconds: f64,
+    confirm_seconds: f64,
+}
+
+enum Found {
+    /// Confirmed, by the last step.
+    Rate(f64),
+    /// Why the lowest rate that was not kept was not, if that was the generator's fault.
+    Nothing { generators_limit: Option<String> },
+}
+
+impl Wanted {
+    fn find(&self, stand: &mut Stand, record: &mut Record) -> io::Result<Found> {
+        let mut steps = knee::Search::new(self.first, self.factor, self.precision);
+        let mut generators_limit: Option<String> = None;
+        let mut knee = loop {
+            match steps.next() {
+                Next::Try(rate) => {
+                    let tried = self.attempt(stand, record, StepKind::Search, rate)?;
+                    if tried.how != How::Kept {
+                        generators_limit = tried.invalid;
+                    }
+                    steps.note(tried.how);
+                    if record.has_failed() {
+                        return Ok(Found::Nothing {
+                            generators_limit: None,
+                        });
+                    }
+                }
+                Next::Found { knee, .. } => break knee,
+                Next::Nothing => return Ok(Found::Nothing { generators_limit }),
+            }
+        };
+        let mut is_again = false;
+        for _ in 0..CONFIRMATIONS_MAX {
+            let tried = self.attempt(stand, record, StepKind::Confirm, knee)?;
+            if record.has_failed() {
+                return Ok(Found::Nothing {
+                    generators_limit: None,
+                });
+            }
+            match tried.how {
+                How::Kept => return Ok(Found::Rate(knee)),
+                How::Near if !is_again => is_again = true,
+                How::Near | How::Missed => {
+                    knee = steps.note_not_confirmed(knee);
+                    is_again = false;
+                }
+            }
+            generators_limit = tried.invalid;
+        }
+        Ok(Found::Nothing { generators_limit })
+    }
+
+    /// One step, all clients there again after it.
+    fn attempt(
+        &self,
+        stand: &mut Stand,
+        record: &mut Record,
+        kind: StepKind,
+        rate: f64,
+    ) -> io::Result<Tried> {
+        let offer = Offer {
+            kind,
+            per_second: Some(rate),
+            seconds: match kind {
+                StepKind::Confirm => self.confirm_seconds,
+                StepKind::Search | StepKind::Fixed | StepKind::Share { .. } => self.step_seconds,
+            },
+            p99_ms_max: Some(self.p99_ms_max),
+            drain_seconds: None,
+            subscribers: self.subscribers,
+        };
+        let measured = step::measure(stand, &offer, record)?;
+        let tried = Tried {
+            how: how(&measured),
+            invalid: measured.invalid().map(str::to_owned),
+        };
         let closed = measured.step.disorder.closed;
         record.push_on_the_way(measured);
-        if record.has_failed() {
-            return Ok(None);
+        if !record.has_failed() {
+            reopen(stand, record, closed)?;
         }
-        if is_kept {
-            record.mark_knee();
-            return Ok(Some(knee));
-        }
-        generators_limit = invalid;
-        reopen(stand, record, closed)?;
-        knee = steps.note_not_confirmed(knee);
+        Ok(tried)
     }
-    if let Some(why) = generators_limit {
-        record.say_invalid(why);
+}
+
+struct Tried {
+    how: How,
+    /// Why the generator was not fit, if it was not.
+    invalid: Option<String>,
+}
+
+fn how(measured: &Measured) -> How {
+    match (measured.is_kept(), measured.is_near) {
+        (true, _) => How::Kept,
+        (false, true) => How::Near,
+        (false, false) => How::Missed,
     }
-    Ok(None)
 }
 
 /// A server may have ended connections that were too slow for it; the next step has all of them.

@@ -142,12 +142,16 @@ pub struct Load {
 #[command(next_help_heading = LOAD)]
 pub struct Pace {
     /// Messages a second over all channels: a number, max for as many as are taken, or knee for the
-    /// highest that keeps the limits of the search
-    #[arg(long, default_value = "knee")]
-    pub rate: Rate,
+    /// highest that keeps the limits of the search. Several are offered one after the other
+    #[arg(long, value_delimiter = ',', default_value = "knee")]
+    pub rate: Vec<Rate>,
     /// Length of a measurement; at the knee, of the one that confirms it
     #[arg(long, default_value = "15", value_parser = positive)]
     pub seconds: f64,
+    /// What rate max left in the server's queues is waited for so long at most; what is under way then is told, and
+    /// not lost [default: as long as something arrives]
+    #[arg(long, value_parser = positive)]
+    pub drain_seconds: Option<f64>,
 }
 
 /// A rate that has to be given.
@@ -177,9 +181,15 @@ pub struct Search {
     /// The first rate that is tried [default: 200,000 deliveries a second]
     #[arg(long, value_parser = positive)]
     pub from_rate: Option<f64>,
+    /// Each rate is so many times the one before, until one is not kept
+    #[arg(long, default_value = "2", value_parser = positive)]
+    pub factor: f64,
     /// The search ends when the next higher rate that was not kept is at most so many times the knee
     #[arg(long, default_value = "1.1", value_parser = positive)]
     pub precision: f64,
+    /// A second search, for the highest rate at which nothing is lost and p99 stays below so many milliseconds; 0 for none
+    #[arg(long, default_value = "500")]
+    pub sustained_p99_ms_max: f64,
 }
 
 /// Where the load goes.

@@ -44,6 +44,7 @@ impl Slow {
             per_second: Some(self.pace.rate),
             seconds: self.pace.seconds,
             p99_ms_max: None,
+            drain_seconds: None,
             subscribers,
         };
         let all = self.load.channels * self.load.subscribers;

@@ -203,6 +203,11 @@ impl Stand {
         self.sum_over_processes(machine::cpu_ns)
     }
 
+    /// Memory of the server that is no file's.
+    pub fn server_own_bytes(&self) -> io::Result<Option<u64>> {
+        self.sum_over_processes(machine::own_bytes)
+    }
+
     pub fn server_resident_bytes(&self) -> io::Result<Option<u64>> {
         self.sum_over_processes(machine::resident_bytes)
     }
@@ -449,7 +454,7 @@ fn target(common: &Common, address: &Address, server: Option<&Server>, cores: &C
         None => (
             address.clients.to_string(),
             Started::Elsewhere {
-                pid: common.target.pid.first().copied(),
+                pids: common.target.pid.clone(),
             },
         ),
     };

@@ -23,6 +23,8 @@ const LEAD_NS: u64 = 50_000_000;
 const GLANCE_EVERY: Duration = Duration::from_millis(100);
 /// What has not arrived after so long without any arrival is lost.
 const PATIENCE_NS: u64 = 3_000_000_000;
+/// The same in a search, once the server has lost something there: it need not be waited for each time anew.
+const PATIENCE_AFTER_LOSS_NS: u64 = 700_000_000;
 /// After the last message, time for what should not come.
 const AFTERMATH: Duration = Duration::from_millis(100);
 /// A load is given up when deliveries are so many times the limit of p99 late, and so long at least.
@@ -42,6 +44,8 @@ pub struct Offer {
     pub seconds: f64,
     /// p99 of deliveries that is still kept. A load that is far beyond is given up early.
     pub p99_ms_max: Option<f64>,
+    /// After the last publish, what arrives is waited for so long at most.
+    pub drain_seconds: Option<f64>,
     /// Clients whose messages count; others are told to stall.
     pub subscribers: u64,
 }
@@ -96,8 +100,15 @@ pub fn measure(stand: &mut Stand, offer: &Offer, record: &mut Record) -> io::Res
         channels: stand.channels,
         publishers: stand.publishers,
     };
+    let patience_ns = match (offer.kind, record.has_seen_loss()) {
+        (StepKind::Search, true) => PATIENCE_AFTER_LOSS_NS,
+        (StepKind::Search | StepKind::Confirm | StepKind::Fixed | StepKind::Share { .. }, _) => {
+            PATIENCE_NS
+        }
+    };
     let mut running = Running {
         offer,
+        patience_ns,
         schedule,
         per_channel: offer.subscribers / stand.channels,
         cores: CoreWatch::start(stand.cores.iter().map(|core| core.number).collect())?,
@@ -110,7 +121,7 @@ pub fn measure(stand: &mut Stand, offer: &Offer, record: &mut Record) -> io::Res
     };
     publisher(stand)?.begin(schedule)?;
     let tally = running.publish(stand, record)?;
-    running.drain(stand, record, &tally)?;
+    let is_given_up = running.drain(stand, record, &tally)?;
     let drained_ns = monotonic_ns();
     let cpu_ns = stand.server_cpu_ns()?;
     let threads = server_threads(stand)?;
@@ -122,6 +133,7 @@ pub fn measure(stand: &mut Stand, offer: &Offer, record: &mut Record) -> io::Res
         schedule: &schedule,
         began_s: schedule.start_ns.saturating_sub(record.began_ns()) as f64 / 1e9,
         drained_ns,
+        is_given_up,
         is_embedded: stand.server.is_some(),
         subscribers: offer.subscribers,
         data_bytes: stand.data_bytes,
@@ -149,6 +161,7 @@ fn server_threads(stand: &Stand) -> io::Result<Option<ThreadTimes>> {
 
 struct Running<'a> {
     offer: &'a Offer,
+    patience_ns: u64,
     schedule: Schedule,
     /// Subscribers of one channel.
     per_channel: u64,
@@ -183,23 +196,31 @@ impl Running<'_> {
         }
     }
 
-    /// Waits until everything has arrived, or until nothing does any more.
-    fn drain(&mut self, stand: &mut Stand, record: &mut Record, tally: &Tally) -> io::Result<()> {
+    /// Waits until everything has arrived, or until nothing does any more; true if more was still arriving when the
+    /// time for it was up.
+    fn drain(&mut self, stand: &mut Stand, record: &mut Record, tally: &Tally) -> io::Result<bool> {
         let expected = tally.accepted * self.per_channel;
         let mut last_bytes = None;
         let mut still_since_ns = monotonic_ns();
+        let until_ns = self
+            .offer
+            .drain_seconds
+            .map_or(u64::MAX, |seconds| still_since_ns + (seconds * 1e9) as u64);
         loop {
             let glance = self.glance(stand)?;
             self.note(stand, record, tally, &glance)?;
             if glance.messages >= expected {
-                return Ok(());
+                return Ok(false);
             }
             if last_bytes != Some(glance.bytes) {
                 last_bytes = Some(glance.bytes);
                 still_since_ns = glance.at_ns;
             }
-            if glance.at_ns.saturating_sub(still_since_ns) > PATIENCE_NS {
-                return Ok(());
+            if glance.at_ns.saturating_sub(still_since_ns) > self.patience_ns {
+                return Ok(false);
+            }
+            if glance.at_ns > until_ns {
+                return Ok(true);
             }
             thread::sleep(Duration::from_millis(20));
         }

@@ -13,6 +13,7 @@ struct Case {
     tally: Tally,
     count: Count,
     is_embedded: bool,
+    is_given_up: bool,
 }
 
 impl Case {
@@ -29,6 +30,7 @@ impl Case {
                 per_second: Some(100.0),
                 seconds: 0.1,
                 p99_ms_max: Some(100.0),
+                drain_seconds: None,
                 subscribers: SUBSCRIBERS,
             },
             tally: Tally {
@@ -68,6 +70,7 @@ impl Case {
                 ..Count::default()
             },
             is_embedded: true,
+            is_given_up: false,
         }
     }
 
@@ -77,6 +80,7 @@ impl Case {
             schedule: &schedule(),
             began_s: 0.0,
             drained_ns: due_ns(MESSAGES),
+            is_given_up: self.is_given_up,
             is_embedded: self.is_embedded,
             subscribers: SUBSCRIBERS,
             data_bytes: 128,
@@ -241,4 +245,46 @@ fn connections_that_the_server_ended_are_told_with_its_words() {
     let measured = case.concluded();
     assert_missed(&measured, "1 connections ended");
     assert!(measured.evidence[0].seen.contains("4100 over capacity"));
+}
+
+#[test]
+fn what_is_under_way_when_time_is_up_is_not_lost_and_not_kept() {
+    let mut case = Case::new(StepKind::Fixed);
+    case.offer.drain_seconds = Some(2.0);
+    case.count.messages -= 6;
+    case.count.uneven = 2;
+    case.is_given_up = true;
+    let measured = case.concluded();
+    assert!(measured.evidence.is_empty(), "{:?}", measured.evidence);
+    assert_eq!(measured.step.disorder.lost, 0);
+    let Outcome::Missed { why } = &measured.step.outcome else {
+        panic!("{:?}", measured.step.outcome);
+    };
+    assert_eq!(
+        why,
+        "6 deliveries were under way 2 s after the last publish"
+    );
+    // The rate is what came, over all of the time until then.
+    let step = &measured.step;
+    let lasted_s = (due_ns(MESSAGES) - due_ns(0)) as f64 / 1e9;
+    assert_eq!(step.lasted_s, lasted_s);
+    assert_eq!(step.deliveries_per_s, 34.0 / lasted_s);
+}
+
+#[test]
+fn a_p99_that_is_missed_by_little_is_near() {
+    let near = |p99_ms: u64, change: &dyn Fn(&mut Case)| {
+        let mut case = Case::new(StepKind::Search);
+        case.count.deliveries = LatencyHistogram::new();
+        case.count
+            .deliveries
+            .record_many_us(p99_ms * 1_000, MESSAGES);
+        change(&mut case);
+        case.concluded().is_near
+    };
+    assert!(near(120, &|_| {}));
+    assert!(!near(99, &|_| {}));
+    assert!(!near(200, &|_| {}));
+    assert!(!near(120, &|case| case.count.messages -= 1));
+    assert!(!near(120, &|case| case.tally.published -= 1));
 }
