@@ -2,75 +2,106 @@
 
 import base64
 import struct
-from statistics import median
 
 
-def of_fanout(results, prefix):
-    """A run at one rate: `prefix` names the figures."""
-    step = results["steps"][-1]
-    due = step["accepted"] * (step["subscribers"] // max(step["channels"], 1))
-    figures = {f"{prefix} lost": share(step["disorder"]["lost"], due)}
-    complaint = complaint_of(results)
-    if complaint:
-        return figures, complaint
-    delays = Histogram(step["latency"]["delivery"])
-    figures[f"{prefix} deliveries/s"] = step["deliveries_per_s"]
-    for name, quantile in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
-        figures[f"{prefix} {name}"] = delays.quantile(quantile)
-    if step["server"]:
-        figures[f"{prefix} cpu"] = step["server"]["cpu_us_per_delivery"]
-    return figures, None
+# Why a run of the generator was not fit, if that touches delays alone.
+SLIPPED = "the schedule slipped"
+# Connections at which memory is read, of a server that holds so many.
+CONNECTIONS_MOST = 19_000
+# What a flood left in a server's queues when its time was up: whether it is lost is not known.
+UNDER_WAY = "deliveries were under way"
 
 
-def of_knee(results, prefix):
+def of_paced_and_knee(results):
+    """Steps at given rates, and a search for the knee where there was one."""
+    figures, complaints = {}, []
+    for step in results["steps"]:
+        if step["kind"] == "fixed":
+            add_paced(step, figures, complaints)
+    searched = [step for step in results["steps"] if step["kind"] in ("search", "confirm")]
+    if not searched:
+        return figures, complaints
+    subscribers = searched[-1]["subscribers"]
+    what = f"knee of {subscribers:,}"
     if results["knee"] is None:
-        last = results["steps"][-1]["outcome"] if results["steps"] else "nothing was tried"
-        return {}, f"no rate was kept: {outcome_of(last)}"
-    step = results["steps"][results["knee"]]
-    complaint = complaint_of(results)
-    if complaint:
-        return {}, complaint
-    return {f"{prefix} deliveries/s": step["deliveries_per_s"]}, None
+        complaints.append((what, f"no rate was kept: {outcome_of(searched[-1]['outcome'])}"))
+    else:
+        figures[f"knee {subscribers} deliveries/s"] = results["steps"][results["knee"]]["deliveries_per_s"]
+    return figures, complaints
 
 
-def of_connect(results, prefix):
-    complaint = complaint_of(results)
+def add_paced(step, figures, complaints):
+    rate = f"{step['offered_per_s']:g}"
+    prefix, what = f"paced {rate}", f"{rate} a second"
+    figures[f"{prefix} lost"] = lost_share(step)
+    outcome = step["outcome"]
+    if outcome != "kept":
+        complaints.append((what, outcome_of(outcome)))
+    # A publish that left some milliseconds late was late in arriving, and cost what it costs.
+    is_slip_alone = "invalid" in outcome and all(why.startswith(SLIPPED) for why in outcome["invalid"]["why"].split("; "))
+    if (outcome == "kept" or is_slip_alone) and step["server"]:
+        figures[f"{prefix} cpu"] = step["server"]["cpu_us_per_delivery"]
+    if outcome == "kept":
+        delays = Histogram(step["latency"]["delivery"])
+        for name, quantile in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
+            figures[f"{prefix} {name}"] = delays.quantile(quantile)
+
+
+def of_flood(results):
+    """What was delivered, over the time that it took; what was lost stands beside it."""
+    step = results["steps"][-1]
+    prefix, what = f"flood {step['subscribers']}", f"flood to {step['subscribers']:,}"
+    outcome = step["outcome"]
+    figures, complaints = {}, []
+    if UNDER_WAY not in outcome_of(outcome):
+        figures[f"{prefix} lost"] = lost_share(step)
+    if outcome != "kept":
+        complaints.append((what, outcome_of(outcome)))
+    if "invalid" not in outcome and step["deliveries"]:
+        figures[f"{prefix} deliveries/s"] = step["deliveries_per_s"]
+        if step["server"]:
+            figures[f"{prefix} cpu"] = step["server"]["cpu_us_per_delivery"]
+    return figures, complaints
+
+
+def of_connections(results):
+    """Storms, and the memory of connections that do nothing. The first storm is that of the fresh server."""
+    figures, complaints = {}, []
+    if results["verdict"] != "valid":
+        complaints.append(("connections", str(results["verdict"])))
     failed = sum(storm["failed"] for storm in results["storms"])
-    if failed and not complaint:
-        complaint = f"{failed} attempts to connect failed and were made again"
-    figures = {}
-    for storm in results["storms"]:
-        figures.setdefault(f"{prefix} {storm['kind']}", []).append(storm["handshakes_per_s"])
-        if storm["server_cpu_us_per_handshake"] is not None:
-            figures.setdefault(f"{prefix} {storm['kind']} cpu", []).append(storm["server_cpu_us_per_handshake"])
-    return {key: median(values) for key, values in figures.items()}, complaint
-
-
-def of_idle(results, prefix):
+    if failed:
+        complaints.append(("connections", f"{failed} attempts to connect failed and were made again"))
+    for kind in ("connect", "reconnect"):
+        storm = next((storm for storm in results["storms"] if storm["kind"] == kind), None)
+        if storm:
+            figures[f"storm {kind}"] = storm["handshakes_per_s"]
+            figures[f"storm {kind} cpu"] = storm["server_cpu_us_per_handshake"]
     memory = results["memory"]
-    if not memory or memory["server_bytes_per_connection"] is None:
-        return {}, complaint_of(results) or "no memory was read"
-    return {f"{prefix} bytes": memory["server_bytes_per_connection"]}, complaint_of(results)
+    if memory:
+        most = memory["readings"][-1]["connections"]
+        if most < CONNECTIONS_MOST:
+            complaints.append(("connections", f"it holds fewer here: memory and storms are those of {most:,} and half as many"))
+        figures["idle bytes"] = memory["server_bytes_per_connection"]
+        figures["idle bytes in all"] = memory["server_bytes_per_connection_from_none"]
+    return figures, complaints
 
 
-def complaint_of(results):
-    """Why the figures of a run may not be believed; none if they may."""
-    verdict = results["verdict"]
-    if verdict == "valid":
-        return None
-    if "invalid" in verdict:
-        return "; ".join(verdict["invalid"]["why"])
-    evidence = verdict["failed"]["evidence"]
-    first = f": {evidence[0]['fault']}, expected {evidence[0]['expected']}, seen {evidence[0]['seen']}" if evidence else ""
-    return f"failed{first}"
+def knee_of(results):
+    """Messages a second at the knee, if there is one."""
+    return None if results["knee"] is None else results["steps"][results["knee"]]["offered_per_s"]
+
+
+def lost_share(step):
+    due = step["accepted"] * (step["subscribers"] // max(step["channels"], 1))
+    return step["disorder"]["lost"] / due if due else 0.0
 
 
 def outcome_of(outcome):
-    return outcome if isinstance(outcome, str) else next(iter(outcome.values())).get("why", str(outcome))
-
-
-def share(part, whole):
-    return part / whole if whole else 0.0
+    if isinstance(outcome, str):
+        return outcome
+    kind, told = next(iter(outcome.items()))
+    return f"{kind}: {told['why']}"
 
 
 class Histogram:

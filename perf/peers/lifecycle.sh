@@ -15,7 +15,7 @@ RUN=$HOME_DIRECTORY/run
 # A slow start is one that takes this long to listen, in tenths of a second.
 START_PATIENCE=150
 # How long a server may take to end by itself, in tenths of a second; then it is killed.
-STOP_PATIENCE=50
+STOP_PATIENCE=20
 
 # Becomes the server: pinned, in a session of its own, by which its processes are found again.
 serve() { exec setsid taskset -c "$CORE" "$@"; }
@@ -61,8 +61,20 @@ start() {
       return 1
     fi
   done
+  settle
   printf '{"name":"%s","version":"%s","dialect":"%s",%s,"pids":[%s]}\n' \
     "$NAME" "$(version)" "$DIALECT" "$(addresses "$port")" "$(processes | paste -sd,)"
+}
+
+# Waits until no more processes come: a server may listen before its workers are there, and they are to be counted.
+settle() {
+  local before="" now
+  now=$(processes)
+  while [ "$now" != "$before" ]; do
+    before=$now
+    sleep 0.2
+    now=$(processes)
+  done
 }
 
 # A peer with more than one port defines this again.

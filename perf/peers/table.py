@@ -52,11 +52,11 @@ class Figures:
         self.values = {}
         self.complaints = {}
 
-    def add(self, server, figures, complaint, work):
+    def add(self, server, figures, complaints):
         for key, value in figures.items():
             if value is not None:
                 self.values.setdefault((server, key), []).append(value)
-        if complaint:
+        for work, complaint in complaints:
             self.complaints.setdefault((server, work), []).append(complaint)
 
     def median(self, server, key):
