@@ -6,6 +6,7 @@ use outpour::base::lane::lane;
 use outpour::base::limits::LANE_LETTERS;
 use outpour::hub::letter::Event;
 use outpour::hub::log::Log;
+use outpour::hub::repeats::Window;
 use outpour::hub::retained::{Retained, Retention};
 use outpour::hub::variant::{Encoder, Variant};
 use outpour::wire::api::parse_event;
@@ -37,6 +38,10 @@ const RETENTION: Retention = Retention {
     messages_max: 1_000,
     bytes_max: 4 << 20,
     age_s: 120,
+    window: Window {
+        age_s: 600,
+        keys_max: 10_000,
+    },
 };
 
 /// What is counted. A number is a payload's length.
