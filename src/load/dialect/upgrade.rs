@@ -37,7 +37,7 @@ pub fn take<'a>(
 }
 
 /// The length of the answer's head, if all of it is there and it agrees.
-fn agreed(bytes: &[u8]) -> Result<Option<usize>, Fault> {
+pub fn agreed(bytes: &[u8]) -> Result<Option<usize>, Fault> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
     let Some(end) = end else {
         let is_long = bytes.len() > HEAD_BYTES_MAX;

@@ -11,6 +11,8 @@ use crate::load::stamp::Stamp;
 
 /// Answers may be missing for so long after the last message before they are given up.
 const ANSWER_PATIENCE_NS: u64 = 10_000_000_000;
+/// Without a schedule: a full window is then unanswered, whatever the server does, and what it holds is the flood's queue.
+const FLOOD_PATIENCE_NS: u64 = 3_000_000_000;
 /// Without a schedule: how long to hold back after the server had no room.
 const REFUSED_PAUSE_NS: u64 = 10_000_000;
 /// Calls that one connection makes in a turn, if it is late.
@@ -181,7 +183,11 @@ impl Run {
         let is_settled = lanes
             .iter()
             .all(|lane| lane.unanswered() == 0 && !lane.has_unsent());
-        is_settled || waited_ns > ANSWER_PATIENCE_NS
+        let patience_ns = match self.schedule.per_second {
+            Some(_) => ANSWER_PATIENCE_NS,
+            None => FLOOD_PATIENCE_NS,
+        };
+        is_settled || waited_ns > patience_ns
     }
 
     pub fn tally(&mut self, cpu_ns: u64) -> Tally {

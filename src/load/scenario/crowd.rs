@@ -24,6 +24,19 @@ struct Unit {
     clients_max: usize,
 }
 
+impl Unit {
+    /// Why it is gone, if it said so before it went.
+    fn last_words(&mut self) -> Option<io::Error> {
+        loop {
+            match self.process.hear() {
+                Ok(Answer::Failed(why)) => return Some(io::Error::other(why)),
+                Ok(Answer::Settled(_) | Answer::Glance(_) | Answer::Count(_)) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
 impl Crowd {
     /// Starts as many units as `clients_max` clients and their `guests` take. The orders are those
     /// of one unit for all of them.
@@ -166,7 +179,9 @@ impl Crowd {
             thread::sleep(Duration::from_millis(1));
             let mut glances = Glance::default();
             for (unit, is_open) in self.units.iter_mut().zip(&mut open) {
-                unit.process.tell(Command::Glance)?;
+                if let Err(error) = unit.process.tell(Command::Glance) {
+                    return Err(unit.last_words().unwrap_or(error));
+                }
                 // What it had to do may be done before it looks at this: then that is told first.
                 loop {
                     match unit.process.hear()? {
