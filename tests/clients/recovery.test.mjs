@@ -4,6 +4,7 @@
 // what is retained and what is live is crossed by real sockets.
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import { Arrivals } from './bounded.mjs';
@@ -351,6 +352,63 @@ for (const shards of [1, 4]) {
   });
 }
 
+describe('one history', () => {
+  const made = group({ shards: 4, config: KEPT });
+  const hash = (events) => createHash('sha256').update(JSON.stringify(events)).digest('hex');
+
+  // Broken on purpose: it failed with an event that is lost between two chunks, and, as did the test of those who come back while
+  // others publish, in one run of three with a last chunk that is posted ahead of the frames before it (the simulation finds that).
+  test('has one hash, whether it is heard from the first event on, over many connections, by a stream, by a session, or in pages', async () => {
+    const name = 'kept-hashed';
+    const text = 'x'.repeat(1500);
+    const always = await new Reader(await made.raw(), name).subscribe();
+    const { epoch } = always.at;
+    let published = 0;
+    let isOver = false;
+    const publishing = (async () => {
+      while (!isOver) {
+        const batch = Array.from({ length: 10 }, () => ({ channel: name, name: 'tick', data: { n: (published += 1), text } }));
+        await made.back.triggerBatch(batch);
+      }
+    })();
+    // Each connection ends where it happens to be, and comes to whatever shard.
+    const gathered = [];
+    for (let round = 0; round < 12; round += 1) {
+      const resume = { epoch, serial: gathered.at(-1)?.[0] ?? 0 };
+      const one = await new Reader(await made.raw(), name).subscribe({ resume });
+      assert.deepEqual(one.at, { ...resume, recovered: true });
+      await one.raw.frames.until(() => one.events.length > 15, 'some events');
+      one.raw.end();
+      gathered.push(...one.events);
+    }
+    isOver = true;
+    await publishing;
+    await made.back.trigger(name, 'tick', 'end');
+    const expected = await always.until('end');
+    assert.deepEqual(expected.map(([serial]) => serial), Array.from({ length: published + 1 }, (_, n) => n + 1));
+
+    const rest = await new Reader(await made.raw(), name).subscribe({ resume: { epoch, serial: gathered.at(-1)[0] } });
+    gathered.push(...(await rest.until('end')));
+    const told = (messages) => messages.filter(({ serial }) => serial !== undefined).map(({ serial, data }) => [serial, value(data)]);
+    const streamed = await stream(made, name, { 'Last-Event-ID': `${epoch}:0` });
+    // Of as much as a client takes of one stream.
+    const over = await session(made);
+    await over.send({ event: 'pusher:subscribe', data: { channel: name, resume: { epoch, serial: expected.length - 100 } } });
+    for (const heard of [streamed.messages, over.frames]) await heard.find(({ data }) => data === 'end', 'the end');
+    const paged = [];
+    for (let from = 1; from <= published + 1;) {
+      const page = await made.back.get({ path: `/channels/${name}/events`, params: { from, limit: 100 } }).then((response) => response.json());
+      paged.push(...page.events);
+      from = page.next;
+    }
+    const histories = [gathered, told(streamed.messages.all), told(paged)];
+    assert.deepEqual(histories.map(hash), histories.map(() => hash(expected)));
+    assert.equal(hash(told(over.frames.all)), hash(expected.slice(-100)));
+    streamed.end();
+    over.end();
+  });
+});
+
 describe('a long way back', () => {
   const made = group({ shards: 2, config: `${KEPT}retention_messages_max = 100000\nretention_bytes_max = 67108864\n` });
 
@@ -380,6 +438,7 @@ describe('a long way back', () => {
   });
 });
 
+// Broken on purpose: with a resume that is called whole although its events were evicted, it failed.
 describe('what is not retained any more', () => {
   const made = group({ shards: 2, config: `${KEPT}retention_messages_max = 10\n` });
 
