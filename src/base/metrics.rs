@@ -92,6 +92,8 @@ shards {
     RecoveredLate counter "outpour_resumes_late_total",
     /// Subscribers that were told of a gap while they caught up.
     Gaps counter "outpour_gaps_total",
+    /// Requests for pages of events that wait for the next one, at their channels' homes.
+    PageWaiters gauge "outpour_history_requests_waiting",
     /// Publishes that had to wait for a sweep.
     PublishesParked counter "outpour_publishes_parked_total",
     /// Publishes refused because a sweep stayed behind.

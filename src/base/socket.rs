@@ -13,7 +13,7 @@ pub struct Socket {
 pub const GENERATION_BITS: u32 = 24;
 
 /// A connection anywhere in the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     pub shard: u16,
     pub socket: Socket,

@@ -36,7 +36,8 @@ pub enum Question {
     Facts { place: u32 },
     /// The answer to the API's question about the channel.
     Channel { told: Attributes },
-    /// A page of what is retained.
+    /// A page of what is retained. One who waits for its first event is remembered until that comes, it
+    /// asks without waiting, or it has left.
     History(Page),
     /// The answer to the API's question about its members.
     Users { with_user_info: bool },
@@ -79,6 +80,8 @@ pub enum Content {
     },
     /// The body of an answer, whole.
     Body(Vec<u8>),
+    /// There is no such event yet; the requester will be told when there is one.
+    Waits,
     /// Entries of a list, and where the shard would go on, unless it is through.
     Listed {
         entries: Vec<u8>,

@@ -34,7 +34,7 @@ pub enum Letter {
         requester: Option<Requester>,
         fate: Fate,
     },
-    /// What became of an event that was held.
+    /// What became of an event that was held, or that one has come for whoever waits for the next.
     Concluded {
         requester: Requester,
         outcome: Outcome,
@@ -55,7 +55,7 @@ pub enum Letter {
         home: Key,
         variant: Variant,
     },
-    /// One who entered has left.
+    /// One who entered, or who waits for the next event, has left.
     Exit(Box<Exit>),
     /// The connection does not get the frame between these positions.
     Except {
@@ -137,6 +137,8 @@ pub enum Outcome {
     Refused(Refusal),
     /// A client's event could not be written. The client waits for nothing, but is told.
     ClientRefused,
+    /// Not of an event of its own: the channel has one that it did not have.
+    Appended,
 }
 
 impl Outcome {

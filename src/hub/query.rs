@@ -3,7 +3,7 @@
 use crate::base::dialect::Dialect;
 use crate::base::worst::Worst;
 use crate::hub::ask::Facts;
-use crate::wire::api::{self, Attributes, Laggard, PublishForm, Search};
+use crate::wire::api::{self, Attributes, Laggard, Page, PublishForm, Search};
 use crate::wire::channel::ChannelKind;
 use crate::wire::pusher::delivery::Serial;
 
@@ -12,6 +12,8 @@ use crate::wire::pusher::delivery::Serial;
 pub enum Query {
     /// One home's answer is the body.
     One(Vec<u8>),
+    /// A page of a channel's events, for which its requester perhaps waits.
+    Page(Box<Poll>),
     /// The entries of all shards.
     List {
         app: u16,
@@ -28,6 +30,28 @@ pub enum Query {
     },
     /// Events that are published, and then asked about.
     Publish(Publish),
+}
+
+/// A page that is asked for.
+#[derive(Debug)]
+pub struct Poll {
+    pub app: u16,
+    pub channel: Box<str>,
+    pub page: Page,
+    /// Until when its requester waits for the first event; 0 if it does not.
+    pub until_ms: u64,
+    pub state: PollState,
+}
+
+/// ```text
+/// Asked -- there is something, or it does not wait --> Told
+/// Asked -- there is nothing yet --> Waits -- an event came, or the time is over --> Asked
+/// ```
+#[derive(Debug)]
+pub enum PollState {
+    Asked,
+    Waits,
+    Told(Vec<u8>),
 }
 
 /// A publish whose answer is not the plain one.

@@ -15,7 +15,7 @@
 //! - A reader gets whole frames, contiguous from the serial that it asked for, or is told which it
 //!   does not get. It never gets one that it is excluded from.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
@@ -43,6 +43,8 @@ pub struct Retained {
     pub holding: Holding,
     /// The second in which it was last needed.
     pub used_s: u32,
+    /// Those who wait for the next event; each connection at most once.
+    pub waiters: BTreeSet<Address>,
     retention: Retention,
     tail: u64,
     next: u64,
@@ -102,6 +104,7 @@ impl Retained {
             epoch,
             holding: Holding::default(),
             used_s: 0,
+            waiters: BTreeSet::new(),
             retention,
             tail: 1,
             next: 1,

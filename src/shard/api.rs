@@ -157,7 +157,7 @@ impl Engine {
                 if self.apps.app(app).retention_of(&name).is_none() {
                     return Outcome::Answer(self.refuse(404, "The channel retains no events"));
                 }
-                self.query(slot, app, &name, Question::History(page));
+                self.ask_for_events(slot, app, &name, page);
             }
             Call::Users {
                 name,

@@ -167,7 +167,7 @@ impl Engine {
                 facts: self.facts(ask.app, &ask.channel),
             },
             Question::Channel { told } => self.describe(ask.app, &ask.channel, *told),
-            Question::History(page) => self.history(ask.app, &ask.channel, *page),
+            Question::History(page) => self.history(ask.app, &ask.channel, address, *page),
             Question::Users { with_user_info } => {
                 self.list_users(ask.app, &ask.channel, *with_user_info)
             }
@@ -215,6 +215,7 @@ impl Engine {
             }
             content @ (Content::Facts { .. }
             | Content::Body(_)
+            | Content::Waits
             | Content::Listed { .. }
             | Content::Laggards { .. }) => {
                 self.on_told(slot, content);

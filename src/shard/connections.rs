@@ -16,7 +16,7 @@ use crate::base::slots::SlotSet;
 use crate::base::socket::{GENERATION_BITS, Socket};
 use crate::hub::fallback::Transfer;
 use crate::hub::letter::{Publication, Refusal};
-use crate::hub::query::Query;
+use crate::hub::query::{Poll, Query};
 use crate::hub::session::Session;
 use crate::hub::users::SignIn;
 use crate::hub::variant::Variant;
@@ -480,6 +480,19 @@ impl Connection {
             .as_ref()
             .is_some_and(|waiting| waiting.is_full());
         self.state == State::Open && !self.is_receiving && !self.has_ended && !is_full
+    }
+
+    /// The page whose first event it waits for, or asks for.
+    pub fn poll(&self) -> Option<&Poll> {
+        match self.waiting.as_ref()?.pending.as_ref()? {
+            Pending::Query(query) => match &**query {
+                Query::Page(poll) => Some(poll),
+                Query::One(_) | Query::List { .. } | Query::Laggards { .. } | Query::Publish(_) => {
+                    None
+                }
+            },
+            Pending::SignIn(_) | Pending::Repeat(_) | Pending::Turn(_) => None,
+        }
     }
 
     /// Its sign-in is not answered yet.

@@ -16,6 +16,9 @@ impl Engine {
         self.operations.push(Operation::StopAccepting);
         let slots = self.connections.slots_in_use();
         for slot in 0..slots {
+            if self.connections[slot].state == State::Open {
+                self.hurry_poll(slot);
+            }
             if self.connections[slot].state != State::Open || self.connections[slot].is_waiting() {
                 continue;
             }

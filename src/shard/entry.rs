@@ -97,12 +97,13 @@ impl Engine {
     /// One who had come leaves.
     pub(super) fn on_exit(&mut self, from: u16, exit: &Exit) {
         let (app, name) = (exit.app, &*exit.channel);
-        let channel = self.channels.find(app, name, Variant::Plain);
-        let Some(channel) = channel else { return };
         let address = Address {
             shard: from,
             socket: exit.socket,
         };
+        let channel = self.channels.find(app, name, Variant::Plain);
+        self.forget_waiter(address, channel);
+        let Some(channel) = channel else { return };
         let home = self.channels[channel].home.as_mut();
         let kept = home.and_then(|home| home.kept.as_mut());
         if let Some(member) = kept.and_then(|kept| kept.roster.exit(address)) {

@@ -191,6 +191,7 @@ impl Engine {
                 }
             }
             Outcome::ClientRefused => return self.tell_client_refused(requester.socket),
+            Outcome::Appended => return self.ask_again(requester.socket),
         }
         self.on_receipt(requester.socket);
     }

@@ -21,6 +21,9 @@ impl Engine {
         {
             return self.wheel.set(slot, waiting.parked_until_ms);
         }
+        if let Some(poll) = connection.poll() {
+            return self.wheel.set(slot, poll.until_ms.max(self.now_ms));
+        }
         let deadline_ms = match &connection.protocol {
             Protocol::Http(http) => match http.begun_ms {
                 Some(begun_ms) => {
@@ -122,6 +125,9 @@ impl Engine {
         }
         if self.connections[slot].is_session() {
             return self.on_session_timer(slot);
+        }
+        if self.connections[slot].poll().is_some() {
+            return self.on_poll_timer(slot);
         }
         if let Some(waiting) = &self.connections[slot].waiting {
             if !waiting.parked.is_empty() {

@@ -61,6 +61,7 @@ pub mod liveness;
 pub mod membership;
 pub mod mesh;
 pub mod pace;
+mod poll;
 pub mod publish;
 pub mod queries;
 pub mod receivers;

@@ -144,6 +144,9 @@ impl Engine {
                 retained.note_key(event.idempotency_key, self.now_s);
             }
             retained.append(&frame, event.excluded, self.now_s);
+            if !retained.waiters.is_empty() {
+                self.wake_waiters(std::mem::take(&mut retained.waiters));
+            }
             encoded = Some(Variant::Plain);
         }
         let serial = home.serial();

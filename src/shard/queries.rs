@@ -8,7 +8,7 @@ use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::hub::ask::{Ask, Content, Facts, Question};
 use crate::hub::letter::Requester;
-use crate::hub::query::{Publish, Query};
+use crate::hub::query::{PollState, Publish, Query};
 use crate::hub::variant::Variant;
 use crate::wire::api::{self, Attributes};
 use crate::wire::pusher::CloseCode;
@@ -77,6 +77,8 @@ impl Engine {
         };
         match (&mut **query, content) {
             (Query::One(body), Content::Body(whole)) => *body = whole,
+            (Query::Page(poll), Content::Body(whole)) => poll.state = PollState::Told(whole),
+            (Query::Page(poll), Content::Waits) => poll.state = PollState::Waits,
             (Query::Publish(publish), Content::Facts { place, facts }) => {
                 publish.entries[place as usize].facts = facts;
             }
@@ -132,6 +134,13 @@ impl Engine {
     pub(super) fn conclude_query(&mut self, slot: u32, mut query: Box<Query>) -> Option<Answer> {
         match &mut *query {
             Query::One(body) => Some(Answer::json(200, std::mem::take(body))),
+            Query::Page(poll) => match &mut poll.state {
+                PollState::Told(body) => Some(Answer::json(200, std::mem::take(body))),
+                PollState::Waits | PollState::Asked => {
+                    self.wait_for_event(slot, query);
+                    None
+                }
+            },
             Query::List { pieces, .. } => {
                 let mut answer = Answer::json(200, Vec::new());
                 answer.more = api::channel_list(std::mem::take(pieces));

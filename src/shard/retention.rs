@@ -151,15 +151,25 @@ impl Engine {
         }))
     }
 
-    /// A page of what a channel with serials retains.
-    pub(super) fn history(&mut self, app: u16, name: &str, page: Page) -> Content {
+    /// A page of what a channel with serials retains, for one who perhaps waits for its first event.
+    pub(super) fn history(&mut self, app: u16, name: &str, asker: Address, page: Page) -> Content {
         let channel = self.open_retained(app, name);
         let channel = channel.expect("only channels with serials are asked for pages");
         let retained = self.retained_mut(channel);
         let retained = retained.expect("it was just opened");
         let (tail, head) = (retained.tail(), retained.next().number - 1);
+        let epoch = retained.epoch;
+        if page.wait_ms > 0 && page.from.unwrap_or(tail) > head {
+            if retained.waiters.insert(asker) {
+                self.metrics.add(Metric::PageWaiters, 1);
+            }
+            return Content::Waits;
+        }
+        if retained.waiters.remove(&asker) {
+            self.metrics.subtract(Metric::PageWaiters, 1);
+        }
         let mut facts = PageFacts {
-            epoch: retained.epoch,
+            epoch,
             next: None,
             tail,
             head,
@@ -183,6 +193,7 @@ impl Engine {
             // The newest of them are not known before all were looked at.
             true => usize::MAX,
         };
+        let retained = self.retained_mut(channel).expect("it was just opened");
         let runs = retained.frames(first, stop, bytes_max);
         let mut events: Vec<&str> = runs.iter().flat_map(|run| texts(run)).collect();
         if page.is_backward {
@@ -301,7 +312,7 @@ impl Engine {
             let Some(retained) = home.retained.as_mut() else {
                 continue;
             };
-            if is_heard {
+            if is_heard || !retained.waiters.is_empty() {
                 retained.used_s = now_s;
             }
             retained.trim(now_s);

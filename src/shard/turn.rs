@@ -398,6 +398,8 @@ impl Engine {
             self.end(slot);
         } else if !connection.is_waiting() {
             self.close_after_flush(slot);
+        } else {
+            self.hurry_poll(slot);
         }
     }
 
@@ -413,6 +415,7 @@ impl Engine {
         connection.state = State::Flushing;
         connection.protocol = Protocol::Absent;
         self.leave_quota(slot);
+        self.leave_poll(slot);
         let connection = &mut self.connections[slot];
         if let Some(waiting) = connection.waiting.take() {
             self.connections.put_back(waiting);
@@ -484,6 +487,7 @@ impl Engine {
         }
         self.end_subscriptions(slot);
         self.leave_quota(slot);
+        self.leave_poll(slot);
         let connection = &mut self.connections[slot];
         connection.state = State::Ending;
         let protocol = std::mem::replace(&mut connection.protocol, Protocol::Absent);

@@ -1,4 +1,4 @@
-//! Pages of a channel's retained events: `GET /channels/C/events?from=&limit=&direction=`, an
+//! Pages of a channel's retained events: `GET /channels/C/events?from=&limit=&direction=&wait_ms=`, an
 //! extension. A page is JSON:
 //!
 //! ```text
@@ -9,7 +9,8 @@
 //! Events stand there as subscribers get them. `next` is the `from` of the page that follows in the
 //! same direction: forward there is always one, for events to come; backward it is null behind the
 //! oldest event. Whoever asks for events that are not retained any more gets what follows them,
-//! and `"missed":{"from":..,"to":..}`.
+//! and `"missed":{"from":..,"to":..}`. Whoever says how long it waits is answered when there is an
+//! event from `from` on, or with a page without events when that time is over.
 
 use super::refusal::ApiError;
 use crate::wire::http;
@@ -21,6 +22,8 @@ pub struct Page {
     pub from: Option<u64>,
     pub limit: u64,
     pub is_backward: bool,
+    /// How long to wait for the first event, if there is none; 0 not to wait.
+    pub wait_ms: u64,
 }
 
 /// What a page says besides its events.
@@ -37,13 +40,17 @@ pub struct PageFacts {
 pub const PAGE_EVENTS_MAX: u64 = 1000;
 const PAGE_EVENTS: u64 = 100;
 
+/// How long one may wait for the first event of a page: less than proxies let a connection be silent,
+/// as they commonly are set.
+pub const PAGE_WAIT_MS_MAX: u64 = 55_000;
+
 /// Bytes of events after which a page has no further one.
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Whether a GET of a channel's events asks for a page of them, and not for a stream.
 pub fn asks_for_page(query: Option<&str>, accept: Option<&[u8]>) -> bool {
     let mut pairs = http::query_pairs(query.unwrap_or(""));
-    pairs.any(|(name, _)| matches!(&*name, "from" | "limit" | "direction"))
+    pairs.any(|(name, _)| matches!(&*name, "from" | "limit" | "direction" | "wait_ms"))
         || accept
             .and_then(|accept| std::str::from_utf8(accept).ok())
             .is_some_and(|accept| accept.contains("application/json"))
@@ -55,6 +62,7 @@ impl Page {
             from: None,
             limit: PAGE_EVENTS,
             is_backward: false,
+            wait_ms: 0,
         };
         for (name, value) in http::query_pairs(query.unwrap_or("")) {
             let number = value.parse().ok();
@@ -65,14 +73,24 @@ impl Page {
                 }
                 ("direction", "forward", _) => page.is_backward = false,
                 ("direction", "backward", _) => page.is_backward = true,
-                ("from" | "limit" | "direction", ..) => {
+                ("wait_ms", _, Some(wait_ms)) if wait_ms <= PAGE_WAIT_MS_MAX => {
+                    page.wait_ms = wait_ms;
+                }
+                ("from" | "limit" | "direction" | "wait_ms", ..) => {
                     return Err(ApiError::bad_request(format!(
                         "{name} cannot be {value:?}: from is a serial, limit is 1 to \
-                         {PAGE_EVENTS_MAX}, direction is forward or backward"
+                         {PAGE_EVENTS_MAX}, direction is forward or backward, wait_ms is at most \
+                         {PAGE_WAIT_MS_MAX}"
                     )));
                 }
                 _ => {}
             }
+        }
+        if page.is_backward && page.wait_ms > 0 {
+            return Err(ApiError::bad_request(
+                "Whoever waits for events goes forward: wait_ms and direction=backward exclude each \
+                 other",
+            ));
         }
         Ok(page)
     }
@@ -125,8 +143,14 @@ mod tests {
             from,
             limit,
             is_backward,
+            wait_ms: 0,
+        };
+        let waiting = Page {
+            wait_ms: 20_000,
+            ..page(Some(7), 100, false)
         };
         for (query, expected) in [
+            ("from=7&wait_ms=20000", waiting),
             ("", page(None, 100, false)),
             ("auth_key=k&from=7&limit=1000", page(Some(7), 1000, false)),
             ("direction=backward", page(None, 100, true)),
@@ -134,7 +158,16 @@ mod tests {
         ] {
             assert_eq!(Page::parse(Some(query)), Ok(expected), "{query}");
         }
-        for query in ["from=0", "from=x", "limit=0", "limit=1001", "direction=up"] {
+        for query in [
+            "from=0",
+            "from=x",
+            "limit=0",
+            "limit=1001",
+            "direction=up",
+            "wait_ms=55001",
+            "wait_ms=-1",
+            "direction=backward&wait_ms=1",
+        ] {
             assert_eq!(Page::parse(Some(query)).unwrap_err().status, 400, "{query}");
         }
     }
