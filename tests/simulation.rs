@@ -18,6 +18,11 @@
 //! it is excluded from and gaps that it was told of. (Tried: seeds fail with a last chunk that is
 //! posted ahead of the frames before it, with a subscriber that then stands at its log's tail, with a
 //! chunk that is sent again whole after a short send, and with a gap that is not told.)
+//!
+//! In three of four worlds those who are slow stay: what leaves the log before they read it comes to them
+//! from what is retained, all of it, or its newest event, or the newest of each key, behind gaps that name
+//! the rest. What newer events are said to have superseded has a newer event with its key. (Tried: seeds
+//! fail with a subscriber that is parked a serial too far, and with a gap that begins a serial late.)
 
 //! In half of the worlds one of these channels is durable. Its disk is simulated behind each shard's
 //! way to the edge thread: it syncs what came after a while, some of it at a time, or fails. Serials
@@ -115,6 +120,8 @@ fn every_seed_keeps_the_promises() {
         sums.rewound += counts.rewound;
         sums.gaps += counts.gaps;
         sums.parked += counts.parked;
+        sums.leaps += counts.leaps;
+        sums.superseded += counts.superseded;
         sums.synced += counts.synced;
         sums.failed += counts.failed;
         sums.repeated += counts.repeated;
@@ -165,6 +172,10 @@ struct Counts {
     gaps: usize,
     /// Times that a subscriber's next frame left its shard's log and it stayed.
     parked: usize,
+    /// Gaps for the sake of the newest event.
+    leaps: usize,
+    /// Gaps of what newer events with the same key superseded.
+    superseded: usize,
     /// Events that a disk has synced, and those that it did not take.
     synced: usize,
     failed: usize,
@@ -194,14 +205,16 @@ impl Counts {
             rewound,
             gaps,
             parked,
+            leaps,
+            superseded,
             synced,
             failed,
             repeated,
         } = *self;
         let all = [
             delivered, inflated, accepted, refused, closed, slept, woken, drained, kept, rejected,
-            entered, changed, cached, missed, resumed, late, rewound, gaps, parked, synced, failed,
-            repeated,
+            entered, changed, cached, missed, resumed, late, rewound, gaps, parked, leaps,
+            superseded, synced, failed, repeated,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }
@@ -248,8 +261,15 @@ enum Asked {
 
 #[derive(Clone, Copy, Debug)]
 enum Told {
-    Event { serial: u64, event: usize },
-    Gap { from: u64, to: u64 },
+    Event {
+        serial: u64,
+        event: usize,
+    },
+    Gap {
+        from: u64,
+        to: u64,
+        is_superseded: bool,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -299,6 +319,7 @@ struct Event {
     excluded: Option<String>,
     /// Of one that may be repeated.
     body: Option<String>,
+    key: Option<usize>,
     /// Nothing if the publisher never learned.
     status: Option<u16>,
 }
@@ -400,6 +421,7 @@ struct World {
     triggers: Random,
     members: Random,
     resumes: Random,
+    keys: Random,
     /// By shard; none where no channel is durable.
     disks: Vec<Disk>,
     syncs: Random,
@@ -440,19 +462,21 @@ impl World {
             favourite: None,
         };
         let mut resumes = Random::new(seed, 105);
-        let mut policies = Random::new(seed, 107);
-        let slow = [Slow::Lag, Slow::Lag, Slow::Disconnect][policies.below(3)];
-        // So that logs lose what slow readers lack, and not only while the engine is behind.
-        let forgets = slow != Slow::Disconnect && policies.one_in(2);
-        if forgets {
-            options.log_age_ms_max = 1;
-        }
+        let mut policies = Random::new(seed, 109);
+        let slow = [
+            Slow::Lag,
+            Slow::Latest,
+            Slow::LatestPerKey,
+            Slow::Disconnect,
+        ][policies.below(4)];
+        let slow_messages_max = [2, 20][policies.below(2)];
         let kept = ChannelOptions {
             name: ChannelPattern::parse("kept-*").unwrap(),
             retention_messages_max: [3, 40, 1000][resumes.below(3)],
             retention_bytes_max: [4096, 1 << 20][resumes.below(2)],
             retention_age_s: 20,
             slow,
+            slow_messages_max,
             ..ChannelOptions::default()
         };
         let durable = ChannelOptions {
@@ -483,6 +507,11 @@ impl World {
             weights.stall = 100;
         }
         let lags = slow != Slow::Disconnect;
+        // So that logs lose what slow readers lack, and not only while the engine is behind.
+        let forgets = lags && weights.favourite.is_none() && policies.one_in(2);
+        if forgets {
+            options.log_age_ms_max = 1;
+        }
         let (options, metrics) = (
             Arc::new(options),
             vec![Metrics::default(), Metrics::default()],
@@ -529,6 +558,7 @@ impl World {
             triggers: Random::new(seed, 103),
             members: Random::new(seed, 104),
             resumes,
+            keys: Random::new(seed, 108),
             disks,
             syncs,
             repeats: Random::new(seed, 107),
@@ -775,6 +805,7 @@ impl World {
             channels: vec![PRIVATE.to_string()],
             excluded: from.socket_id.clone(),
             body: None,
+            key: None,
             status: None,
         });
         let filling = "x".repeat(self.triggers.below(self.weights.data_bytes));
@@ -892,6 +923,10 @@ impl World {
         if is_kept {
             write!(body, r#","idempotency_key":"key-{number}""#).unwrap();
         }
+        let key = Some(self.keys.below(3)).filter(|_| !self.keys.one_in(8));
+        if let Some(key) = key {
+            write!(body, r#","key":"{key}""#).unwrap();
+        }
         body.push('}');
         self.post(publisher, number, &body);
         self.publishers[publisher].is_repeat = false;
@@ -899,6 +934,7 @@ impl World {
             channels,
             excluded,
             body: Some(body).filter(|_| is_kept),
+            key,
             status: None,
         });
     }
@@ -1257,8 +1293,19 @@ impl World {
                 *reached = to;
                 let held = client.subscriptions.get_mut(channel).unwrap();
                 let period = held.periods.last_mut().unwrap();
-                period.told.push(Told::Gap { from, to });
-                self.counts.gaps += 1;
+                let reason = data["reason"].as_str().unwrap();
+                let is_superseded = reason == "superseded";
+                period.told.push(Told::Gap {
+                    from,
+                    to,
+                    is_superseded,
+                });
+                match reason {
+                    "evicted" => self.counts.gaps += 1,
+                    "latest" => self.counts.leaps += 1,
+                    "superseded" => self.counts.superseded += 1,
+                    _ => panic!("seed {seed}: {text}"),
+                }
             }
             "pusher:cache_miss" => {
                 let held = client.subscriptions.get_mut(channel).unwrap();
@@ -1460,9 +1507,27 @@ impl World {
                         let is_old = event < period.posted_after;
                         rewound += usize::from(is_old && matches!(stand.asked, Asked::Rewind));
                     }
-                    Told::Gap { from, to } => {
+                    Told::Gap {
+                        from,
+                        to,
+                        is_superseded,
+                    } => {
                         pass(from, &mut next);
                         assert!(to >= from, "{about}");
+                        for serial in
+                            (from..=to).filter(|serial| is_superseded && is_for_it(*serial))
+                        {
+                            let key_of = |serial| {
+                                let event: Option<&usize> = by_serial.get(&serial);
+                                event.and_then(|event| self.events[*event].key)
+                            };
+                            let key = key_of(serial);
+                            let mut later = by_serial.range(serial + 1..);
+                            assert!(
+                                key.is_some() && later.any(|(later, _)| key_of(*later) == key),
+                                "{about}: {serial} is the newest of its key"
+                            );
+                        }
                         next = to + 1;
                     }
                 }

@@ -113,6 +113,14 @@ fn read_up_to(client: &mut Raw, last: u64) -> Vec<Told> {
     all
 }
 
+/// Publishes with a key.
+fn publish_keyed(publisher: &mut Publisher, data: &str, key: &str) {
+    let body = serde_json::json!({"name": "n", "channels": ["room"], "data": data, "key": key});
+    publisher.send(&raw::signed_post("/apps/1001/events", &body.to_string()));
+    let answer = publisher.answer().expect("it is answered");
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
 fn gaps(told: &[Told]) -> Vec<&Told> {
     let is_gap = |told: &&Told| matches!(told, Told::Gap { .. });
     told.iter().filter(is_gap).collect()
@@ -139,8 +147,8 @@ fn publish_until(publisher: &mut Publisher, is_enough: impl Fn() -> bool) -> u64
     serial
 }
 
-/// (Tried: fails without the announcement of what is evicted, with a cursor that is parked one serial
-/// too far or too near, and if who is parked is not taken up.)
+/// (Tried: fails with a cursor that is parked one serial too far or too near, and if who is parked is
+/// not taken up.)
 #[test]
 fn one_that_lags_misses_nothing_that_is_retained() {
     for shards in [1, 2] {
@@ -214,4 +222,173 @@ fn one_that_is_to_be_disconnected_is_closed_behind_what_it_got() {
     assert_eq!(code, 4100);
     assert_eq!(sum(&running, Metric::SlowParked), 0);
     running.stop();
+}
+
+/// (Tried: fails with a newest event that is left out too.)
+#[test]
+fn one_that_wants_the_latest_goes_on_with_the_newest_behind_a_gap() {
+    for shards in [1, 2] {
+        let running = serve_with(shards, |channel| {
+            (channel.slow, channel.slow_messages_max) = (Slow::Latest, 10);
+        });
+        let address = running.address();
+        let mut slow = Raw::over(narrow_stream(address));
+        subscribe(&mut slow, "");
+        let mut publisher = Publisher::connect(address);
+        let last = publish_until(&mut publisher, || sum(&running, Metric::SlowParked) > 0);
+        let all = read_up_to(&mut slow, last);
+        let gaps = gaps(&all);
+        for gap in &gaps {
+            let Told::Gap { from, to, reason } = gap else {
+                panic!("it is a gap");
+            };
+            // As many as it may be behind by, but for the newest.
+            assert!(to - from >= 9 && reason == "latest", "{gap:?}");
+        }
+        assert!(!gaps.is_empty(), "{all:?}");
+        assert_eq!(all.last(), Some(&Told::Event(last, last.to_string())));
+        assert_eq!(sum(&running, Metric::GapsLatest), gaps.len() as u64);
+        assert_eq!(sum(&running, Metric::SlowClosed), 0);
+
+        // While it keeps up, it gets everything.
+        for serial in last + 1..last + 30 {
+            publisher.publish("room", &serial.to_string());
+            assert_eq!(told(&mut slow), Ok(Told::Event(serial, serial.to_string())));
+        }
+        running.stop();
+    }
+}
+
+/// (Tried: fails where what a subscription says is ignored.)
+#[test]
+fn a_subscription_says_what_becomes_of_it_where_it_may() {
+    let running = serve_with(1, |channel| {
+        (channel.slow, channel.slow_messages_max) = (Slow::Disconnect, 10);
+        channel.slow_by_subscription = true;
+    });
+    let address = running.address();
+    let mut lagging = Raw::over(narrow_stream(address));
+    let mut hasty = Raw::over(narrow_stream(address));
+    let mut silent = Raw::over(narrow_stream(address));
+    subscribe(&mut lagging, r#","slow":"lag""#);
+    subscribe(&mut hasty, r#","slow":"latest""#);
+    subscribe(&mut silent, "");
+    let mut publisher = Publisher::connect(address);
+    let last = publish_until(&mut publisher, || {
+        sum(&running, Metric::SlowParked) > 1 && sum(&running, Metric::SlowClosed) > 0
+    });
+    assert_eq!(gaps(&read_up_to(&mut lagging, last)), Vec::<&Told>::new());
+    assert!(!gaps(&read_up_to(&mut hasty, last)).is_empty());
+    assert_eq!(sum(&running, Metric::SlowClosed), 1);
+
+    let mut wrong = Raw::connect(address);
+    let text = r#"{"event":"pusher:subscribe","data":{"channel":"room","slow":"never"}}"#;
+    wrong.send(TEXT, text.as_bytes());
+    assert_eq!(event_after_greeting(&mut wrong), "pusher:error");
+    running.stop();
+
+    let running = serve_with(1, |_| {});
+    for channel in ["room", "without-serials"] {
+        let mut refused = Raw::connect(running.address());
+        let text = format!(
+            r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}","slow":"latest"}}}}"#
+        );
+        refused.send(TEXT, text.as_bytes());
+        assert_eq!(
+            event_after_greeting(&mut refused),
+            "pusher:subscription_error"
+        );
+    }
+    assert_eq!(sum(&running, Metric::Subscriptions), 0);
+    running.stop();
+}
+
+/// The name of the event behind the first.
+fn event_after_greeting(client: &mut Raw) -> String {
+    let _greeting = client.next().expect("it is greeted");
+    let (_, text) = client.next().expect("an answer comes");
+    let value: serde_json::Value = serde_json::from_slice(&text).expect("it is JSON");
+    value["event"].as_str().expect("it has a name").to_string()
+}
+
+/// (Tried: fails where events without a key are left out too, and with gaps that begin a serial late.)
+#[test]
+fn one_that_wants_the_latest_of_each_key_gets_these_and_is_told_of_the_others() {
+    const KEYS: u64 = 7;
+    for shards in [1, 2] {
+        let running = serve_with(shards, |channel| {
+            (channel.slow, channel.slow_messages_max) = (Slow::LatestPerKey, 10);
+        });
+        let address = running.address();
+        let mut slow = Raw::over(narrow_stream(address));
+        subscribe(&mut slow, "");
+        let mut publisher = Publisher::connect(address);
+        let filling = "x".repeat(9000);
+        // Every tenth has no key.
+        let key = |serial: u64| (!serial.is_multiple_of(10)).then_some(serial % KEYS);
+        let (mut last, mut more) = (0, 50);
+        while more > 0 {
+            assert!(last < 5000, "its socket does not fill");
+            last += 1;
+            let data = format!("{last} {filling}");
+            let key = key(last).map_or(String::new(), |key| format!("key {key}"));
+            publish_keyed(&mut publisher, &data, &key);
+            more -= u64::from(sum(&running, Metric::SlowParked) > 0);
+        }
+        let all = read_up_to(&mut slow, last);
+        let gaps = gaps(&all);
+        assert_eq!(sum(&running, Metric::GapsSuperseded), gaps.len() as u64);
+        assert!(!gaps.is_empty(), "{all:?}");
+        for gap in &gaps {
+            let Told::Gap { from, to, reason } = gap else {
+                panic!("it is a gap");
+            };
+            assert_eq!(reason, "superseded");
+            for left_out in *from..=*to {
+                let of = key(left_out).expect("what has no key is never left out");
+                let is_newer = |serial| key(serial) == Some(of);
+                assert!((left_out + 1..=last).any(is_newer), "the newest of {of}");
+            }
+        }
+
+        // While it keeps up, it gets everything.
+        for serial in last + 1..last + 30 {
+            publish_keyed(&mut publisher, &serial.to_string(), "one");
+            assert_eq!(told(&mut slow), Ok(Told::Event(serial, serial.to_string())));
+        }
+        running.stop();
+    }
+}
+
+/// (Tried: fails where a socket that takes bytes again is given what the log has, whatever the policy.)
+#[test]
+fn one_that_is_behind_by_too_much_is_spared_what_its_log_still_has() {
+    const BEHIND: u64 = 5;
+    for (slow, reason) in [(Slow::Latest, "latest"), (Slow::LatestPerKey, "superseded")] {
+        let running = serve_with(1, |channel| {
+            (channel.slow, channel.slow_messages_max) = (slow, 3);
+        });
+        let address = running.address();
+        let mut client = Raw::over(narrow_stream(address));
+        subscribe(&mut client, "");
+        let mut publisher = Publisher::connect(address);
+        let filling = "x".repeat(9000);
+        let (mut last, mut more) = (0, BEHIND);
+        while more > 0 {
+            assert!(last < 5000, "its socket does not fill");
+            last += 1;
+            publish_keyed(&mut publisher, &format!("{last} {filling}"), "one");
+            more -= u64::from(sum(&running, Metric::ShortSends) > 0);
+        }
+        assert_eq!(sum(&running, Metric::SlowParked), 0);
+        let all = read_up_to(&mut client, last);
+        let [gap] = gaps(&all)[..] else {
+            panic!("there is one gap: {:?}", gaps(&all));
+        };
+        assert!(
+            matches!(gap, Told::Gap { to, reason: told, .. } if *to == last - 1 && told == reason),
+            "{gap:?}, {last}"
+        );
+        running.stop();
+    }
 }

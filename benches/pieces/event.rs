@@ -10,6 +10,7 @@ pub fn event(data: &str) -> Event<'_> {
         channel: "room-12345",
         name: "\"message\"",
         data,
+        key: "",
         user_id: "",
         idempotency_key: "",
         excluded: None,

@@ -211,6 +211,12 @@ pub const FETCH_CREDIT_RESERVE: u32 = PUBLISHES_UNDER_WAY_MAX / 2;
 /// What one who catches up gets at a time where its events are encoded for it alone.
 pub const ENCODED_CHUNK_BYTES: usize = 16 * 1024;
 
+/// The key of an event, in bytes; as long as names may be by default.
+pub const EVENT_KEY_BYTES_MAX: usize = 200;
+
+/// Events that are looked through at a time for one who gets the newest of each key: some 100 us.
+pub const LOOKED_THROUGH_MAX: u64 = 4096;
+
 /// The longest time for which an event is retained: a year.
 pub const RETENTION_S_MAX: u64 = 31_536_000;
 

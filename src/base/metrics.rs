@@ -90,8 +90,13 @@ shards {
     Recovered counter "outpour_resumes_recovered_total",
     /// Subscriptions that resumed too late and were told what they miss.
     RecoveredLate counter "outpour_resumes_late_total",
-    /// Subscribers that were told of a gap while they caught up.
+    /// Subscribers that were told of a gap while they caught up: it was not retained any more.
     Gaps counter "outpour_gaps_total",
+    /// Times that a subscriber was too far behind and went on with the newest event.
+    GapsLatest counter "outpour_gaps_latest_total",
+    /// Gaps that subscribers which were too far behind were told of for events that newer ones with the
+    /// same key superseded.
+    GapsSuperseded counter "outpour_gaps_superseded_total",
     /// Requests for pages of events that wait for the next one, at their channels' homes.
     PageWaiters gauge "outpour_history_requests_waiting",
     /// Publishes that had to wait for a sweep.

@@ -60,6 +60,8 @@ pub struct ChannelRule {
     retention: Option<Retention>,
     is_durable: bool,
     slow: Slow,
+    slow_messages_max: u64,
+    is_slow_chosen: bool,
 }
 
 fn rule(channels: &ChannelOptions) -> ChannelRule {
@@ -80,6 +82,8 @@ fn rule(channels: &ChannelOptions) -> ChannelRule {
             true => channels.slow,
             false => Slow::Disconnect,
         },
+        slow_messages_max: channels.slow_messages_max,
+        is_slow_chosen: channels.serials && channels.slow_by_subscription,
     }
 }
 
@@ -94,10 +98,22 @@ impl App {
         self.rule_of(channel).is_some_and(|rule| rule.is_durable)
     }
 
+    /// Whether a subscription to the channel may say what becomes of it when it is slow.
+    pub fn lets_choose_slow(&self, channel: &str) -> bool {
+        self.rule_of(channel)
+            .is_some_and(|rule| rule.is_slow_chosen)
+    }
+
     /// What becomes of its subscribers that are slow.
     pub fn slow_of(&self, channel: &str) -> Slow {
         self.rule_of(channel)
             .map_or(Slow::Disconnect, |rule| rule.slow)
+    }
+
+    /// By how many events a subscriber of a channel with serials may be behind and get all of them.
+    pub fn slow_messages_max(&self, channel: &str) -> u64 {
+        self.rule_of(channel)
+            .map_or(u64::MAX, |rule| rule.slow_messages_max)
     }
 
     fn rule_of(&self, channel: &str) -> Option<&ChannelRule> {

@@ -6,6 +6,7 @@
 use super::lag::Place;
 use super::retained::Chunk;
 use super::variant::Variant;
+use crate::base::slow::Slow;
 use crate::base::socket::Socket;
 use crate::wire::api::{Attributes, Laggard, Page, Search};
 use crate::wire::pusher::delivery::{Begin, Serial};
@@ -104,6 +105,8 @@ pub struct Behind {
     /// The last serial that it has. The epoch is the home's: it lasts while there are subscribers.
     pub after: u64,
     pub roster_changes: u64,
+    /// It had caught up before and was too slow, so that its policy holds.
+    pub is_slow: bool,
 }
 
 /// Of one that lacks changes to the roster, so that it is told the roster anew.
@@ -116,6 +119,10 @@ pub struct Fetch {
     pub number: u32,
     pub after: u64,
     pub roster_changes: u64,
+    /// What is left out for it if it is behind by more events than these: nothing for one who says itself
+    /// where it begins.
+    pub slow: Slow,
+    pub slow_messages_max: u64,
     pub bytes_max: usize,
 }
 

@@ -202,6 +202,7 @@ mod tests {
             channel: "a",
             name: "\"b\"",
             data: "",
+            key: "",
             user_id: "",
             idempotency_key: key,
             excluded: None,

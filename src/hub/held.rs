@@ -124,6 +124,7 @@ mod tests {
             channel: "a",
             name: "\"b\"",
             data: &data,
+            key: "",
             user_id: "",
             idempotency_key: "",
             excluded: None,

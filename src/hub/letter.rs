@@ -197,6 +197,8 @@ pub struct Event<'a> {
     pub user_id: &'a str,
     /// Under which a back end may repeat its publish; empty if there is none.
     pub idempotency_key: &'a str,
+    /// What it is the newest of, until another event has the same; empty if it is never superseded.
+    pub key: &'a str,
     /// The connection that does not get it.
     pub excluded: Option<Address>,
     /// What the home gave it, if its channel has serials.
@@ -206,11 +208,12 @@ pub struct Event<'a> {
 /// An [`Event`] that owns its text.
 #[derive(Clone, Debug)]
 pub struct Publication {
-    /// The channel, the event's name, its key and its data, one after the other.
+    /// The channel, the event's name, its two keys and its data, one after the other.
     text: Bytes,
     channel_bytes: u16,
     name_bytes: u16,
     key_bytes: u8,
+    idempotency_key_bytes: u8,
     app: u16,
     origin: Origin,
     pub excluded: Option<Address>,
@@ -224,16 +227,18 @@ impl Publication {
         requester: Option<Requester>,
         arena: &mut BytesMut,
     ) -> Publication {
-        let key = event.idempotency_key;
-        for text in [event.channel, event.name, key, event.data] {
+        let (key, idempotency_key) = (event.key, event.idempotency_key);
+        for text in [event.channel, event.name, key, idempotency_key, event.data] {
             arena.extend_from_slice(text.as_bytes());
         }
         let checked = |text: &str| u16::try_from(text.len()).expect("names were held to a limit");
+        let short = |key: &str| u8::try_from(key.len()).expect("keys were held to a limit");
         Publication {
             text: arena.split().freeze(),
             channel_bytes: checked(event.channel),
             name_bytes: checked(event.name),
-            key_bytes: u8::try_from(key.len()).expect("keys were held to a limit"),
+            key_bytes: short(key),
+            idempotency_key_bytes: short(idempotency_key),
             app: event.app,
             origin: event.origin,
             excluded: event.excluded,
@@ -250,13 +255,15 @@ impl Publication {
         let text = std::str::from_utf8(&self.text).expect("it was put together from text");
         let (channel, rest) = text.split_at(usize::from(self.channel_bytes));
         let (name, rest) = rest.split_at(usize::from(self.name_bytes));
-        let (idempotency_key, data) = rest.split_at(usize::from(self.key_bytes));
+        let (key, rest) = rest.split_at(usize::from(self.key_bytes));
+        let (idempotency_key, data) = rest.split_at(usize::from(self.idempotency_key_bytes));
         Event {
             app: self.app,
             origin: self.origin,
             channel,
             name,
             data,
+            key,
             user_id: "",
             idempotency_key,
             excluded: self.excluded,
@@ -277,6 +284,7 @@ mod tests {
             channel: "room",
             name: "\"täg\"",
             data: "",
+            key: "seven",
             user_id: "",
             idempotency_key: "order-7",
             excluded: Some(Address {
@@ -292,8 +300,8 @@ mod tests {
         let publication = Publication::new(&event, None, &mut arena);
         let back = publication.event();
         assert_eq!(
-            (back.app, back.channel, back.name, back.data),
-            (3, "room", "\"täg\"", "")
+            (back.app, back.channel, back.name, back.key, back.data),
+            (3, "room", "\"täg\"", "seven", "")
         );
         assert_eq!(back.idempotency_key, "order-7");
         assert_eq!(back.origin, Origin::Client);

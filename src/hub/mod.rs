@@ -10,6 +10,7 @@ pub mod held;
 pub mod holdings;
 pub mod home;
 pub mod hook;
+pub mod keys;
 pub mod lag;
 pub mod letter;
 pub mod log;

@@ -68,7 +68,7 @@ impl Sweep {
 impl Log {
     /// The last serial that was given before `position`, which lies between frames. Panics if events
     /// have no serials.
-    fn serial_at(&self, position: u64, inflater: &mut Inflater) -> u64 {
+    pub fn serial_at(&self, position: u64, inflater: &mut Inflater) -> u64 {
         let mut start = position;
         for end in self.ends_between(position, self.head()) {
             if let Some(serial) = serial_of(self.slice(start, end), inflater) {
@@ -127,7 +127,7 @@ mod tests {
         /// Whoever is blocked and lacks what is evicted has exactly the events up to the serial that its
         /// cursor comes to carry, whether or not they are compressed, and what has no serial lies
         /// between them; or it is left behind the tail, if it is to be closed. (Tried: fails with the
-        /// serial of the first frame that it lacks, and with frames without a serial passed over.)
+        /// serial of the first frame that it lacks, and where only that frame is looked at.)
         #[test]
         fn one_that_is_parked_carries_what_it_has(steps in steps(), is_deflated in any::<bool>()) {
             let mut encoder = Encoder::new(Deflater::new(6, 100));
@@ -155,6 +155,7 @@ mod tests {
                             channel: "room",
                             name: "\"tick\"",
                             data: &format!("\"7{}\"", "x".repeat(bytes)),
+                            key: "",
                             user_id: "",
                             idempotency_key: "",
                             excluded: None,

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use super::apps::App;
 use super::users::{self, SignIn, SignedIn, Watched};
+use crate::base::slow::Slow;
 use crate::wire::channel::{self, ChannelKind};
 use crate::wire::pusher::delivery::Begin;
 use crate::wire::pusher::member::{Member, MemberText};
@@ -40,6 +41,8 @@ pub enum Decision<'a> {
         /// Who joins a presence channel.
         member: Option<MemberText>,
         begin: Begin,
+        /// What is to become of it when it is slow, if it may say so.
+        slow: Option<Slow>,
     },
     Unsubscribe {
         channel: Cow<'a, str>,
@@ -97,6 +100,7 @@ impl Session {
                 auth,
                 channel_data,
                 begin,
+                slow,
             } => {
                 let channel = self.subscribe(app, socket_id, channel, auth, channel_data, reply);
                 match channel {
@@ -106,6 +110,7 @@ impl Session {
                         channel,
                         member,
                         begin,
+                        slow,
                     },
                     decision => decision,
                 }
@@ -256,6 +261,7 @@ impl Session {
             channel,
             member,
             begin: Begin::Head,
+            slow: None,
         }
     }
 

@@ -151,6 +151,7 @@ mod tests {
             channel: "room",
             name: "\"tick\"",
             data,
+            key: "",
             user_id: "",
             idempotency_key: "",
             excluded: None,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::form::{Form, Kind};
+use super::table::ChannelOptions;
 
 /// A channel by its name, or all whose names begin or end alike. Channels of users, whose names
 /// begin with `#`, are in none.
@@ -55,6 +56,17 @@ pub enum Durability {
     Memory,
     /// In the journal as well.
     Disk,
+}
+
+/// Each with its name.
+pub const DURABILITIES: &[(&str, Durability)] =
+    &[("memory", Durability::Memory), ("disk", Durability::Disk)];
+
+impl ChannelOptions {
+    /// Whether events are on disk before anybody sees them.
+    pub fn is_durable(&self) -> bool {
+        self.serials && self.durability == Durability::Disk
+    }
 }
 
 /// One [`ChannelPattern`].

@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use tracing::level_filters::LevelFilter;
 
 use crate::base::dialect::Dialect;
-use crate::base::slow::Slow;
+use crate::base::slow::{SLOW_POLICIES, Slow};
 
-use super::channels::{ChannelPattern, Durability, PatternList, PatternText};
+use super::channels::{ChannelPattern, DURABILITIES, Durability, PatternList, PatternText};
 use super::form::{
     Address, Auto, Automatic, CoreList, Cores, Directory, Form, Identifier, Kind, OwnPath,
     PathPrefix, Secret, SecretText, Switch, Whole, Words,
@@ -357,6 +357,11 @@ settings! {
             /// What becomes of a subscriber of such a channel that does not read as fast as events
             /// come.
             slow: Slow = Slow::Lag, Words(SLOW_POLICIES);
+            /// Events by which a subscriber may be behind before some are left out for it, where
+            /// the policy is to do so.
+            slow_messages_max: u64 = 100, Whole(1, 1_000_000_000);
+            /// Let a subscription say itself what is to become of it ("slow" in its data).
+            slow_by_subscription: bool = false, Switch;
             /// Directory of the journal; empty for none.
             journal_directory: Option<PathBuf> = None, Directory;
             /// Size at which the journal goes on in another file. What is no longer retained is
@@ -509,19 +514,11 @@ settings! {
             durability: Durability = Durability::Memory, Words(DURABILITIES);
             /// What becomes of a subscriber that does not read as fast as events come.
             slow: Slow = Slow::Lag, Words(SLOW_POLICIES);
+            /// Events by which it may be behind before some are left out for it.
+            slow_messages_max: u64 = 100, Whole(1, 1_000_000_000);
+            /// Let a subscription say itself what is to become of it.
+            slow_by_subscription: bool = false, Switch;
         }
-    }
-}
-
-const SLOW_POLICIES: &[(&str, Slow)] = &[("lag", Slow::Lag), ("disconnect", Slow::Disconnect)];
-
-const DURABILITIES: &[(&str, Durability)] =
-    &[("memory", Durability::Memory), ("disk", Durability::Disk)];
-
-impl ChannelOptions {
-    /// Whether events are on disk before anybody sees them.
-    pub fn is_durable(&self) -> bool {
-        self.serials && self.durability == Durability::Disk
     }
 }
 

@@ -106,7 +106,7 @@ fn samples(setting: &Setting<Options>) -> [String; 3] {
         "cores" => ["none", "0-3", "1,5"],
         "log_level" => ["debug", "warn", "off"],
         "durability" => ["disk", "memory", "disk"],
-        "slow" => ["disconnect", "lag", "disconnect"],
+        "slow" => ["latest", "latest-per-key", "disconnect"],
         "journal_directory" => ["/file", "variable", "/a b"],
         "echo" => ["/file", "/variable", "/flag"],
         "app_id" => ["2001", "2002", "2003"],
@@ -120,7 +120,9 @@ fn samples(setting: &Setting<Options>) -> [String; 3] {
         "webhook_url" => ["http://file/", "http://variable/", "https://flag:8/a"],
         "webhook_events" => ["channel_occupied", "cache_miss,client_event", "all"],
         "compat" => ["soketi", "pusher", "soketi"],
-        "authorized_connections" | "subscription_counts" => ["on", "off", "true"],
+        "authorized_connections" | "subscription_counts" | "slow_by_subscription" => {
+            ["on", "off", "true"]
+        }
         _ => {
             let default: u64 = setting.print(&Options::default()).parse().unwrap_or(0);
             let sample = |step: u64| match default {

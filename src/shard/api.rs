@@ -205,6 +205,7 @@ impl Engine {
                 channel,
                 name: event.name.token(),
                 data: event.data.token(),
+                key: &event.key,
                 user_id: "",
                 idempotency_key: event.idempotency_key.as_deref().unwrap_or(""),
                 excluded,

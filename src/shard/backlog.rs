@@ -26,13 +26,14 @@ use bytes::Bytes;
 use crate::base::lag::Lag;
 use crate::base::limits;
 use crate::base::metrics::Metric;
+use crate::base::slow::Slow;
 use crate::base::socket::Socket;
 use crate::hub::ask::{Ask, Behind, Content, Fetch, Fetched, Question, ROSTER_UNKNOWN};
-use crate::hub::audience::CATCHING_UP;
+use crate::hub::audience::{CATCHING_UP, Subscriber};
 use crate::hub::letter::Letter;
 use crate::hub::variant::{Encoder, Variant};
 use crate::ring::PIECES_MAX;
-use crate::wire::pusher::delivery::{self, Serial};
+use crate::wire::pusher::delivery::{self, Reason, Serial};
 use crate::wire::websocket;
 
 use super::Engine;
@@ -114,6 +115,15 @@ impl Connection {
     }
 }
 
+/// Of one that was slow, and is told anew what has no serials.
+fn slow_behind(after: u64) -> Behind {
+    Behind {
+        after,
+        roster_changes: ROSTER_UNKNOWN,
+        is_slow: true,
+    }
+}
+
 impl Engine {
     /// The subscriber was let in, and has to catch up first.
     pub(super) fn fall_behind(&mut self, slot: u32, place: usize, behind: Behind) {
@@ -142,12 +152,33 @@ impl Engine {
         if let Some(place) = place
             && !connection.is_blocked
         {
-            let roster_changes = ROSTER_UNKNOWN;
-            let behind = Behind {
-                after,
-                roster_changes,
+            self.fall_behind(slot, place, slow_behind(after));
+        }
+    }
+
+    /// The socket takes bytes again: what is too much of a channel for it is left out, where that is the
+    /// policy. The home knows what that is.
+    pub(super) fn review_lag(&mut self, slot: u32) {
+        for place in 0..self.connections[slot].subscriptions.len() {
+            let held = self.connections[slot].subscriptions[place];
+            let record = &self.channels[held.channel];
+            let subscriber = record.subscribers[held.index as usize];
+            match subscriber.slow {
+                Slow::Disconnect | Slow::Lag => continue,
+                Slow::Latest | Slow::LatestPerKey => {}
+            }
+            let Some(sweep) = self.channels.sweep(held.channel) else {
+                continue;
             };
-            self.fall_behind(slot, place, behind);
+            let (cursor, head) = (subscriber.cursor, sweep.log.head());
+            if cursor >= head || self.connections.backlog(slot, held.channel).is_some() {
+                continue;
+            }
+            let most = self.apps.app(record.app).slow_messages_max(&record.name);
+            if sweep.log.frames_between(cursor, head) > most {
+                let after = sweep.log.serial_at(cursor, &mut self.inflater);
+                self.fall_behind(slot, place, slow_behind(after));
+            }
         }
     }
 
@@ -188,9 +219,15 @@ impl Engine {
                 self.fetches.push_back((socket, channel));
                 continue;
             }
+            let subscriber = self.subscriber(socket.slot, channel).slow;
+            let slow_messages_max = self.apps.app(app).slow_messages_max(&name);
             let backlog = self.connections.backlog_mut(socket.slot, channel);
             let backlog = backlog.expect("it was just there");
             backlog.phase = Phase::Asked;
+            let slow = match backlog.behind.is_slow {
+                true => subscriber,
+                false => Slow::Lag,
+            };
             let mut ask = Ask {
                 requester: socket,
                 app,
@@ -200,6 +237,8 @@ impl Engine {
                     number: backlog.number,
                     after: backlog.behind.after,
                     roster_changes: backlog.behind.roster_changes,
+                    slow,
+                    slow_messages_max,
                     bytes_max,
                 }),
             };
@@ -210,6 +249,14 @@ impl Engine {
                 self.mesh.post_publish(home, Letter::Ask(Box::new(ask)));
             }
         }
+    }
+
+    /// The subscription of the connection to a channel.
+    fn subscriber(&self, slot: u32, channel: u32) -> Subscriber {
+        let mut held = self.connections[slot].subscriptions.iter();
+        let held = held.find(|held| held.channel == channel);
+        let held = held.expect("whoever catches up is subscribed");
+        self.channels[channel].subscribers[held.index as usize]
     }
 
     /// The home of a channel, on another shard, is asked for events: only with the last of them the
@@ -249,12 +296,16 @@ impl Engine {
             let record = &mut self.channels[held.channel];
             record.subscribers[held.index as usize].cursor = record.head;
         }
-        if let Some((first, last)) = chunk.missed {
+        if let Some(gap) = chunk.missed {
             let mut text = Vec::new();
-            let number = first;
-            delivery::encode_gap(&mut text, name, Serial { epoch, number }, last);
+            delivery::encode_gap(&mut text, name, epoch, gap);
             self.reply_text(slot, &text);
-            self.metrics.add(Metric::Gaps, 1);
+            let metric = match gap.reason {
+                Reason::Evicted => Metric::Gaps,
+                Reason::Latest => Metric::GapsLatest,
+                Reason::Superseded => Metric::GapsSuperseded,
+            };
+            self.metrics.add(metric, 1);
         }
         for reply in &fetched.replies {
             self.reply_text(slot, reply);
@@ -379,9 +430,7 @@ impl Engine {
         self.metrics
             .subtract(Metric::SentBytes, (end - taken) as u64);
         if next > taken {
-            self.connections
-                .outbox(slot)
-                .keep_rest(&frames[taken..next]);
+            self.connections.keep_rest(slot, &frames[taken..next]);
         }
     }
 
@@ -394,6 +443,7 @@ impl Engine {
             return;
         }
         let (gather, fetches) = (&mut self.gather, &mut self.fetches);
+        let mut is_up = false;
         self.connections.retain_backlogs(slot, |backlog| {
             let Phase::Sending {
                 frames,
@@ -408,11 +458,15 @@ impl Engine {
             }
             if *is_last {
                 gather.push((slot, backlog.channel + 1));
+                is_up = true;
                 return false;
             }
             fetches.push_back((socket, backlog.channel));
             backlog.phase = Phase::Due;
             true
         });
+        if is_up {
+            self.review_lag(slot);
+        }
     }
 }

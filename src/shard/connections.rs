@@ -167,7 +167,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// Keeps the rest of a frame, behind all that is here and has been sent.
-    pub fn keep_rest(&mut self, rest: &[u8]) {
+    fn keep_rest(&mut self, rest: &[u8]) {
         assert_eq!(self.sent, self.bytes.len(), "the outbox goes before frames");
         self.bytes.extend_from_slice(rest);
         self.rest_end = self.bytes.len();
@@ -320,6 +320,22 @@ impl Connections {
     pub fn outbox(&mut self, slot: u32) -> &mut Outbox {
         let outbox = &mut self.records[slot as usize].outbox;
         outbox.get_or_insert_with(|| self.spare_outboxes.pop().unwrap_or_default())
+    }
+
+    /// Keeps the rest of a frame that the connection's socket took in part, in no more memory than it
+    /// takes: many sockets may be full at once, and for long.
+    pub fn keep_rest(&mut self, slot: u32, rest: &[u8]) {
+        match self.records[slot as usize].outbox.as_mut() {
+            Some(outbox) => outbox.keep_rest(rest),
+            None => {
+                let outbox = Outbox {
+                    bytes: rest.to_vec(),
+                    sent: 0,
+                    rest_end: rest.len(),
+                };
+                self.records[slot as usize].outbox = Some(Box::new(outbox));
+            }
+        }
     }
 
     /// Everything that was in the outbox is sent, or need not be.
@@ -532,6 +548,17 @@ mod tests {
     fn what_is_rare_costs_a_websocket_nothing() {
         assert!(size_of::<Protocol>() <= size_of::<(u64, Decoder, Session)>());
         assert!(size_of::<Connection>() <= 128, "two cache lines");
+    }
+
+    #[test]
+    fn the_rest_of_a_frame_takes_no_more_memory_than_it_has_bytes() {
+        let mut connections = Connections::new(2);
+        let slots = [(); 2].map(|()| connections.take_slot().unwrap().slot);
+        connections.outbox(slots[0]).keep_rest(&[7; 10_000]);
+        connections.empty_outbox(slots[0]);
+        connections.keep_rest(slots[1], &[8; 90]);
+        let outbox = connections[slots[1]].outbox.as_ref().unwrap();
+        assert_eq!((outbox.bytes.capacity(), outbox.replies_bytes()), (90, 0));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::mem;
 
 use crate::base::limits;
 use crate::base::metrics::Metric;
+use crate::base::slow::Slow;
 use crate::base::socket::{Address, GENERATION_BITS, Socket};
 use crate::hub::audience::WAITING;
 use crate::hub::letter::{Event, Origin};
@@ -24,6 +25,7 @@ use super::publish::Routed;
 struct Arrival {
     member: Option<MemberText>,
     begin: Begin,
+    slow: Option<Slow>,
 }
 
 impl Engine {
@@ -235,8 +237,13 @@ impl Engine {
                 channel,
                 member,
                 begin,
+                slow,
             } => {
-                let arrival = Arrival { member, begin };
+                let arrival = Arrival {
+                    member,
+                    begin,
+                    slow,
+                };
                 self.on_subscribe(slot, session.app, &channel, arrival, &mut reply);
             }
             Decision::Unsubscribe { channel } => {
@@ -264,6 +271,7 @@ impl Engine {
                         channel: &channel,
                         name: &name,
                         data,
+                        key: "",
                         user_id: "",
                         idempotency_key: "",
                         excluded,
@@ -308,8 +316,16 @@ impl Engine {
             let error = "The connection is subscribed to as many channels as it may be";
             pusher::encode_subscription_error(reply, channel, "LimitReached", error, 4004);
             self.metrics.add(Metric::MessagesRefused, 1);
+        } else if arrival.slow.is_some() && !self.apps.app(app).lets_choose_slow(channel) {
+            let error =
+                "A subscription to this channel may not say what becomes of it when it is slow";
+            pusher::encode_subscription_error(reply, channel, "NotAllowed", error, 403);
+            self.metrics.add(Metric::MessagesRefused, 1);
         } else if self.enters(app, channel) {
             self.come_in(slot, app, channel, arrival.member, arrival.begin);
+            if let Some(slow) = arrival.slow {
+                self.choose_slow(slot, app, channel, slow);
+            }
         } else if self.subscribe(slot, app, channel) == Standing::Stands {
             pusher::encode_subscription_succeeded(reply, channel);
         }

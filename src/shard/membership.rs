@@ -66,6 +66,20 @@ impl Engine {
         }
     }
 
+    /// The subscription has said what is to become of it when it is slow.
+    pub(super) fn choose_slow(&mut self, slot: u32, app: u16, name: &str, slow: Slow) {
+        let takes_up = match self.connections[slot].variant {
+            Variant::Plain | Variant::Deflated { .. } => true,
+            Variant::Xhr | Variant::Sse => false,
+        };
+        if let Some(place) = self.place_of(slot, app, name)
+            && takes_up
+        {
+            let held = self.connections[slot].subscriptions[place];
+            self.channels[held.channel].subscribers[held.index as usize].slow = slow;
+        }
+    }
+
     /// The first subscriber comes: the channel's frames are wanted here.
     fn join(&mut self, channel: u32) {
         let record = &self.channels[channel];

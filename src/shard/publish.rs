@@ -143,6 +143,9 @@ impl Engine {
             if !event.idempotency_key.is_empty() {
                 retained.note_key(event.idempotency_key, self.now_s);
             }
+            if !event.key.is_empty() {
+                retained.key_next(event.key);
+            }
             retained.append(&frame, event.excluded, self.now_s);
             if !retained.waiters.is_empty() {
                 self.wake_waiters(std::mem::take(&mut retained.waiters));

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 
 use crate::base::metrics::Metric;
+use crate::base::slow::Slow;
 use crate::base::socket::Address;
 use crate::hub::ask::{Behind, Content, Fetch, Fetched, Refused};
 use crate::hub::holdings::Moved;
@@ -104,6 +105,7 @@ impl Engine {
         let behind = after.map(|after| Behind {
             after,
             roster_changes: 0,
+            is_slow: false,
         });
         Ok((position, behind))
     }
@@ -132,11 +134,23 @@ impl Engine {
         let retained = retained.expect("it is kept while there are subscribers");
         retained.used_s = now_s;
         let epoch = retained.epoch;
-        let chunk = retained.read(fetch.after, reader, fetch.bytes_max);
+        let behind = retained.next().number - 1 - fetch.after;
+        let slow = match behind > fetch.slow_messages_max {
+            true => fetch.slow,
+            false => Slow::Lag,
+        };
+        let chunk = match slow {
+            Slow::Disconnect | Slow::Lag => retained.read(fetch.after, reader, fetch.bytes_max),
+            Slow::Latest => retained.read_newest(fetch.after, reader, fetch.bytes_max),
+            Slow::LatestPerKey => {
+                retained.read_newest_of_keys(name, fetch.after, reader, fetch.bytes_max)
+            }
+        };
+        self.metrics.add(Metric::GapsSuperseded, chunk.gaps);
         self.weigh(channel);
         let mut replies = Vec::new();
         if chunk.is_last {
-            let number = chunk.missed.map_or(fetch.after, |(_, last)| last);
+            let number = chunk.missed.map_or(fetch.after, |gap| gap.last);
             let position = Position {
                 serial: Serial { epoch, number },
                 recovery: None,
@@ -242,6 +256,7 @@ impl Engine {
                 channel: &record.name,
                 name: SUBSCRIPTION_COUNT,
                 data: &subscription_count_data(count),
+                key: "",
                 user_id: "",
                 idempotency_key: "",
                 excluded: None,

@@ -420,8 +420,8 @@ impl Engine {
             .expect("it was just sent from");
         let next = match sweep.log.frame_end_after(position) {
             Some(frame_end) => {
-                let outbox = self.connections.outbox(slot);
-                outbox.keep_rest(sweep.log.slice(position, frame_end));
+                let rest = sweep.log.slice(position, frame_end);
+                self.connections.keep_rest(slot, rest);
                 frame_end
             }
             None => position,
@@ -447,6 +447,7 @@ impl Engine {
         for held in &self.connections[slot].subscriptions {
             self.gather.push((slot, held.channel + 1));
         }
+        self.review_lag(slot);
         self.review_backlogs(slot);
         let connection = &self.connections[slot];
         if let Protocol::Receiver { session } = connection.protocol

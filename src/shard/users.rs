@@ -90,6 +90,7 @@ impl Engine {
             channel: &users::watch_channel(id),
             name: "",
             data: &message,
+            key: "",
             user_id: "",
             idempotency_key: "",
             excluded: None,

@@ -199,3 +199,52 @@ describe('pusher-js with the file', () => {
     assert.equal(client.connection.send_event, send);
   });
 });
+
+for (const policy of ['lag', 'latest', 'latest-per-key']) {
+  describe(`pusher-js with the file, reading too slowly where that means ${policy}`, () => {
+    const limits = 'retention_messages_max = 100000\nretention_bytes_max = 1073741824\nlog_bytes_max = 65536\n';
+    const made = group({ shards: 2, config: `${KEPT}slow = "${policy}"\nslow_messages_max = 10\n${limits}` });
+    let line;
+    after(() => line?.close());
+
+    // Broken on purpose: without `resume`, what came while it was away is missing.
+    test('has or is told of every event once, and resumes behind what it was told', async () => {
+      const name = 'kept-slow';
+      line = await Line.to(made.server.port);
+      const client = await made.join({ wsPort: line.port }, Outpour.recover);
+      const channel = await subscribed(client, name);
+      const filling = 'x'.repeat(9000);
+      let last = 0;
+      const publish = async (data) => {
+        last += 1;
+        await made.back.trigger(name, 'tick', { n: last, ...data }, { key: `key-${last % 5}` });
+      };
+      const until = (n) => channel.arrivals.find(([event, data]) => event === 'tick' && data.n === n, `event ${n}`);
+      line.hold();
+      while ((await made.server.count('outpour_slow_parked_total')) === 0) {
+        assert.ok(last < 3000, 'its socket does not fill');
+        for (let n = 0; n < 25; n += 1) await publish({ filling });
+      }
+      for (let n = 0; n < 50; n += 1) await publish({ filling });
+      line.go_on();
+      await until(last);
+      const from = client.states.length;
+      line.cut();
+      await client.states.find((state) => state === 'connecting', 'that it is away', undefined, from);
+      for (let n = 0; n < 5; n += 1) await publish({});
+      line.mend();
+      await until(last);
+      let next = 1;
+      const reasons = new Set();
+      for (const [event, data] of channel.arrivals.all) {
+        if (event === 'tick') assert.equal(data.n, next);
+        else if (event === GAP) assert.equal(data.from, next);
+        else continue;
+        next = (event === GAP ? data.to : data.n) + 1;
+        if (event === GAP) reasons.add(data.reason);
+      }
+      assert.equal(next, last + 1);
+      assert.deepEqual([...reasons], { lag: [], latest: ['latest'], 'latest-per-key': ['superseded'] }[policy]);
+    });
+  });
+}

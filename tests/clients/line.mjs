@@ -29,6 +29,15 @@ export class Line {
     for (const end of this.ends) end.destroy();
   }
 
+  /** Takes nothing more from the server, as a client that does not read. */
+  hold() {
+    for (const end of this.ends) end.pause();
+  }
+
+  go_on() {
+    for (const end of this.ends) end.resume();
+  }
+
   mend() {
     const waiting = this.waiting.filter((near) => !near.destroyed);
     this.waiting = null;

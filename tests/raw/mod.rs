@@ -308,18 +308,23 @@ pub fn publish_request(channels: &[&str], data: &str) -> Vec<u8> {
         r#"{{"name":"n","channels":["{}"],"data":"{data}"}}"#,
         channels.join(r#"",""#)
     );
-    let digest: String = Md5::digest(&body)
+    signed_post("/apps/1001/events", &body)
+}
+
+/// A signed request with this body.
+pub fn signed_post(path: &str, body: &str) -> Vec<u8> {
+    let digest: String = Md5::digest(body)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.expect("it is past 1970").as_secs();
     let query = format!("auth_key=app-key&auth_timestamp={now}&auth_version=1.0&body_md5={digest}");
-    let signed = format!("POST\n/apps/1001/events\n{query}");
+    let signed = format!("POST\n{path}\n{query}");
     let signature = Signer::new(b"app-secret").sign(&[signed.as_bytes()]);
     let signature = String::from_utf8_lossy(&signature);
     let request = format!(
-        "POST /apps/1001/events?{query}&auth_signature={signature} HTTP/1.1\r\nHost: a\r\n\
+        "POST {path}?{query}&auth_signature={signature} HTTP/1.1\r\nHost: a\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );

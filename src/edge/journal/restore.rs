@@ -121,6 +121,8 @@ impl<'a> Channels<'a> {
             data: entry.data,
             user_id: entry.user_id,
             idempotency_key: entry.idempotency_key,
+            // The journal keeps none.
+            key: "",
             excluded: None,
             serial: Some(Serial {
                 epoch: entry.epoch,
@@ -274,7 +276,8 @@ mod tests {
         };
         let chunk = retained.read(after, reader, 1 << 20);
         let text = String::from_utf8_lossy(&chunk.frames).into_owned();
-        (text, chunk.reached, chunk.missed)
+        let missed = chunk.missed.map(|gap| (gap.first, gap.last));
+        (text, chunk.reached, missed)
     }
 
     #[test]

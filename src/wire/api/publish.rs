@@ -19,6 +19,7 @@ use smallvec::{SmallVec, smallvec};
 use super::attributes::Attributes;
 use super::idempotency;
 use super::refusal::ApiError;
+use crate::base::limits;
 use crate::wire::channel;
 use crate::wire::http::query_pairs;
 use crate::wire::json::{self, RawString};
@@ -43,6 +44,8 @@ pub struct Event<'a> {
     /// In the order given: at least one, each once, all with allowed names.
     pub channels: ChannelNames<'a>,
     pub data: RawString<'a>,
+    /// What the event is the newest of; empty if it is of nothing.
+    pub key: Cow<'a, str>,
     /// The connection that is left out.
     pub socket_id: Option<SocketId>,
     /// What the answer shall tell of each channel, as far as it applies; nothing if the publisher
@@ -56,7 +59,7 @@ pub struct Event<'a> {
 pub type ChannelNames<'a> = SmallVec<[Cow<'a, str>; 1]>;
 
 /// Reads the body of `POST /events`: an object with `name`, `data`, `channels` or `channel`, and
-/// perhaps `socket_id`, `info` and `idempotency_key`.
+/// perhaps `socket_id`, `info`, `key` and `idempotency_key`.
 ///
 /// All may come in the query instead (`channels[]=a&channels[]=b`); the query counts for what the
 /// body lacks. When `name` is in the query and `data` is not, the body is the data, whatever it holds.
@@ -135,6 +138,8 @@ struct EventFields<'a> {
     info: Option<RawString<'a>>,
     #[serde(borrow)]
     idempotency_key: Option<RawString<'a>>,
+    #[serde(borrow)]
+    key: Option<RawString<'a>>,
 }
 
 impl EventFields<'_> {
@@ -150,6 +155,7 @@ impl EventFields<'_> {
             socket_id: None,
             info: None,
             idempotency_key: None,
+            key: None,
         }
     }
 }
@@ -244,6 +250,14 @@ fn event<'a>(
     let data = fields.data.ok_or_else(|| ApiError::missing("data"))?;
     check_data(&data, limits)?;
 
+    let key = fields.key.map(RawString::into_decoded).unwrap_or_default();
+    if key.len() > limits::EVENT_KEY_BYTES_MAX {
+        return Err(ApiError::bad_request(format!(
+            "The key of an event has {} bytes at most",
+            limits::EVENT_KEY_BYTES_MAX
+        )));
+    }
+
     let given: ChannelNames<'a> = match (fields.channels, fields.channel) {
         (Some(ChannelList(channels)), _) => channels,
         (None, Some(channel)) => smallvec![channel.into_decoded()],
@@ -257,17 +271,18 @@ fn event<'a>(
 
     let socket_id = fields.socket_id.map(RawString::into_decoded);
     let info = fields.info.map(RawString::into_decoded);
-    let key = fields.idempotency_key.map(RawString::into_decoded);
+    let idempotency_key = fields.idempotency_key.map(RawString::into_decoded);
     Ok(Event {
         name,
         channels,
         data,
+        key,
         socket_id: parse_socket_id(socket_id.or(query.socket_id))?,
         info: info
             .or(query.info)
             .filter(|info| !info.is_empty())
             .map(|info| Attributes::parse_of_publish(&info)),
-        idempotency_key: key
+        idempotency_key: idempotency_key
             .or(query.idempotency_key)
             .map(idempotency::checked)
             .transpose()?,

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::delivery::{self, Begin, ResumeFields};
+use crate::base::slow::{SLOW_POLICIES, Slow};
 use crate::wire::json::{self, RawString};
 
 /// One message of a client.
@@ -24,6 +25,8 @@ pub enum ClientMessage<'a> {
         channel_data: Option<Cow<'a, str>>,
         /// From where on, if the channel has serials.
         begin: Begin,
+        /// What is to become of it when it is slow, if it says so.
+        slow: Option<Slow>,
     },
     Unsubscribe {
         channel: Cow<'a, str>,
@@ -79,6 +82,7 @@ pub fn parse_client_message(text: &str) -> Result<ClientMessage<'_>, Malformed> 
                 auth: filled(fields.auth),
                 channel_data: filled(fields.channel_data),
                 begin: fields.begin,
+                slow: fields.slow,
             }
         }
         "pusher:unsubscribe" => {
@@ -106,6 +110,8 @@ pub enum Malformed {
     Missing(&'static str),
     /// `resume` or `rewind` does not say where to begin.
     NoBegin,
+    /// `slow` is no policy.
+    NoSlow,
 }
 
 impl fmt::Display for Malformed {
@@ -116,6 +122,7 @@ impl fmt::Display for Malformed {
                 "Invalid message: data.resume has an epoch and a serial, data.rewind is a number of \
                  events or a time such as \"2m\"",
             ),
+            Self::NoSlow => formatter.write_str("Invalid message: data.slow is no such policy"),
             Self::Missing(field) => write!(formatter, "Invalid message: {field} is missing"),
         }
     }
@@ -148,6 +155,8 @@ struct CommandFields<'a> {
     resume: Option<ResumeFields<'a>>,
     #[serde(borrow)]
     rewind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    slow: Option<RawString<'a>>,
 }
 
 struct Command<'a> {
@@ -156,12 +165,18 @@ struct Command<'a> {
     channel_data: Option<RawString<'a>>,
     user_data: Option<RawString<'a>>,
     begin: Begin,
+    slow: Option<Slow>,
 }
 
 impl<'a> CommandFields<'a> {
     fn read(self) -> Result<Command<'a>, Malformed> {
         let begin = delivery::parse_begin(self.resume.as_ref(), self.rewind);
+        let slow = match self.slow {
+            Some(slow) => Some(parse_slow(&slow.decoded()).ok_or(Malformed::NoSlow)?),
+            None => None,
+        };
         Ok(Command {
+            slow,
             channel: self.channel,
             auth: self.auth,
             channel_data: self.channel_data,
@@ -186,11 +201,18 @@ fn parse_command_fields(data: Option<&RawValue>) -> Result<Command<'_>, Malforme
     let owned = |field: Option<RawString<'_>>| field.map(RawString::into_owned);
     Ok(Command {
         begin: fields.begin,
+        slow: fields.slow,
         channel: owned(fields.channel),
         auth: owned(fields.auth),
         channel_data: owned(fields.channel_data),
         user_data: owned(fields.user_data),
     })
+}
+
+fn parse_slow(text: &str) -> Option<Slow> {
+    let mut policies = SLOW_POLICIES.iter();
+    let (_, slow) = policies.find(|(name, _)| *name == text)?;
+    Some(*slow)
 }
 
 fn required<'a>(
@@ -241,6 +263,7 @@ mod tests {
                 auth,
                 channel_data,
                 begin: Begin::Head,
+                slow: None,
             }) = parse_client_message(&text)
             else {
                 panic!("{text}");
@@ -266,6 +289,7 @@ mod tests {
                 auth: None,
                 channel_data: None,
                 begin: Begin::Head,
+                slow: None,
             }) = parse_client_message(&text)
             else {
                 panic!("{text}");

@@ -162,12 +162,39 @@ pub fn encode_subscription_succeeded_at(out: &mut Vec<u8>, channel: &str, positi
     out.extend_from_slice(br#"}"}"#);
 }
 
-/// Appends what a subscriber is told that will not get the events from `from` to `to`: they are not
-/// retained any more. The channel's name must be a checked one.
-pub fn encode_gap(out: &mut Vec<u8>, channel: &str, from: Serial, to: u64) {
-    let Serial { epoch, number } = from;
-    let data =
-        format!(r#"{{"epoch":"{epoch:016x}","from":{number},"to":{to},"reason":"evicted"}}"#);
+/// Events that a subscriber does not get: those with these serials and all between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    pub first: u64,
+    pub last: u64,
+    pub reason: Reason,
+}
+
+/// Why it does not get them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// They are not retained any more.
+    Evicted,
+    /// It was too far behind, and goes on with the newest.
+    Latest,
+    /// It was too far behind, and there are newer events with the same keys.
+    Superseded,
+}
+
+impl Reason {
+    fn text(self) -> &'static str {
+        match self {
+            Reason::Evicted => "evicted",
+            Reason::Latest => "latest",
+            Reason::Superseded => "superseded",
+        }
+    }
+}
+
+/// Appends what a subscriber is told of a gap. The channel's name must be a checked one.
+pub fn encode_gap(out: &mut Vec<u8>, channel: &str, epoch: u64, gap: Gap) {
+    let (from, to, reason) = (gap.first, gap.last, gap.reason.text());
+    let data = format!(r#"{{"epoch":"{epoch:016x}","from":{from},"to":{to},"reason":"{reason}"}}"#);
     let data = data.replace('"', r#"\""#);
     let text = format!(r#"{{"event":"{GAP}","channel":"{channel}","data":"{data}"}}"#);
     out.extend_from_slice(text.as_bytes());
@@ -222,11 +249,12 @@ mod tests {
     #[test]
     fn a_gap_names_the_first_and_the_last_that_is_missing() {
         let mut text = Vec::new();
-        let from = Serial {
-            epoch: 1,
-            number: 5,
+        let gap = Gap {
+            first: 5,
+            last: 9,
+            reason: Reason::Evicted,
         };
-        encode_gap(&mut text, "room", from, 9);
+        encode_gap(&mut text, "room", 1, gap);
         let (outer, data) = inner(&text);
         assert_eq!(
             (&outer["event"], &outer["channel"]),

@@ -7,9 +7,11 @@
 // A channel is told of its gaps too, before its `pusher:subscription_succeeded`. `to` is null where an epoch is over: then
 // everything of it from there on is missed. Reasons:
 //
-//   evicted   not retained any more
-//   epoch     the server has begun a new epoch
-//   unknown   the server knows no such serial
+//   evicted      not retained any more
+//   epoch        the server has begun a new epoch
+//   unknown      the server knows no such serial
+//   latest       the page read too slowly and goes on with the newest event, where the channel's policy is so
+//   superseded   likewise, and there are newer events with the same keys
 //
 // pusher-js drops the serial of what it decodes, so messages are read at its transport, ahead of pusher-js itself. What a
 // channel has is kept with the channel's object, so it ends where the application unsubscribes: pusher-js makes another object
