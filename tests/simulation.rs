@@ -78,7 +78,7 @@ const USERS: usize = 5;
 /// Where clients send events to each other.
 const PRIVATE: &str = "private-zeta";
 const WALL_S: u64 = 1_700_000_000;
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 200;
 const SHARDS: u16 = 2;
 
 /// Over what time drains close clients, and in what time they have to be over: a connection is
