@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use outpour::base::limits;
 use outpour::base::metrics::Metric;
+use outpour::base::slow::Slow;
 use outpour::options::{ChannelOptions, ChannelPattern};
 use outpour::wire::signature::Signer;
 use serde_json::Value;
@@ -192,6 +193,70 @@ fn one_who_catches_up_is_told_with_how_many_events_it_lacks() {
                 assert_eq!(data_of(&text, channel), format!("{got} {filling}"));
                 got += 1;
             }
+        }
+    }
+    wait_until("nobody is behind any more", || {
+        laggards(&mut api, "").is_empty()
+    });
+    running.stop();
+}
+
+/// A parked subscriber's cursor is no position any more, and still it is told of.
+#[test]
+fn one_whose_frames_have_left_the_log_is_told_with_all_that_it_lacks() {
+    const EVENTS: u64 = 3000;
+    const EACH: usize = 2;
+    let running = serve(2, |options| {
+        options.log_bytes_max = 64 << 10;
+        options.apps[0].channels = vec![ChannelOptions {
+            name: ChannelPattern::Prefix("kept-".to_string()),
+            serials: true,
+            retention_messages_max: 2 * EVENTS,
+            retention_bytes_max: 64 << 20,
+            slow: Slow::Lag,
+            ..ChannelOptions::default()
+        }];
+    });
+    let address = running.address();
+    let mut api = Publisher::connect(address);
+    let mut slow = Vec::new();
+    let mut by_shard = BTreeMap::<u64, usize>::new();
+    while by_shard.len() < 2 || by_shard.values().any(|count| *count < EACH) {
+        let mut raw = Raw::over(narrow_stream(address));
+        let socket_id = established(&mut raw);
+        raw.send(TEXT, raw::subscription("kept-1").as_bytes());
+        let answer = text_of_next(&mut raw);
+        assert!(answer.contains("subscription_succeeded"), "{answer}");
+        *by_shard.entry(shard_of(&socket_id)).or_default() += 1;
+        slow.push((raw, socket_id));
+    }
+    let mut publisher = Publisher::connect(address);
+    let filling = "x".repeat(2000);
+    for number in 0..EVENTS {
+        publisher.publish("kept-1", &format!("{number} {filling}"));
+    }
+    let mut all = Vec::new();
+    wait_until("all of them are told as parked", || {
+        all = laggards(&mut api, "limit=1000");
+        all.len() == slow.len() && all.iter().all(|one| one["bytes"].is_null())
+    });
+    assert!(sum(&running, Metric::SlowParked) >= slow.len() as u64);
+    for one in &all {
+        assert_eq!(one["state"], "blocked", "{one}");
+        let messages = one["messages"].as_u64().expect("a number");
+        assert!((EVENTS / 4..EVENTS).contains(&messages), "{one}");
+    }
+    wait_until("the metrics tell of them", || {
+        let metrics = metrics(&mut api);
+        let blocked = metrics.iter().filter(|(name, _)| {
+            name.starts_with("outpour_subscribers_behind{") && name.contains("blocked")
+        });
+        blocked.map(|(_, value)| *value).sum::<f64>() == slow.len() as f64
+    });
+    for (raw, _) in &mut slow {
+        for number in 0..EVENTS {
+            let text = text_of_next(raw);
+            assert_eq!(data_of(&text, "kept-1"), format!("{number} {filling}"));
         }
     }
     wait_until("nobody is behind any more", || {

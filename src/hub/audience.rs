@@ -49,6 +49,9 @@ pub enum Standing {
     Waiting,
     /// [`CATCHING_UP`]: its backlog says how far it is.
     CatchingUp,
+    /// It has the channel's events up to this serial, and goes on from what is retained when its
+    /// socket takes bytes again.
+    Parked(u64),
 }
 
 impl Subscriber {
@@ -59,7 +62,10 @@ impl Subscriber {
             WAITING => Standing::Waiting,
             CATCHING_UP => Standing::CatchingUp,
             cursor if cursor < head => Standing::Behind(cursor),
-            _ => Standing::AtHead,
+            _ => match self.parked_at() {
+                Some(serial) => Standing::Parked(serial),
+                None => Standing::AtHead,
+            },
         }
     }
 }

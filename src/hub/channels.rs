@@ -35,6 +35,9 @@ pub struct Channel {
     pub name: Box<str>,
     pub subscribers: Subscribers,
     pub head: u64,
+    /// The last serial that was given before the head when the last log was given back; 0 on a
+    /// channel without serials.
+    serial: u64,
     /// How far the home was told that this shard's sweep has come.
     pub reported: u64,
     /// How many subscribers the home was told of.
@@ -181,6 +184,7 @@ impl Channels {
             name: name.into(),
             subscribers: Subscribers::new(),
             head: 0,
+            serial: 0,
             reported: 0,
             subscribers_reported: 0,
             home: None,
@@ -327,6 +331,14 @@ impl Channels {
             .map(|active| &active.sweep)
     }
 
+    /// The last serial that was given before the head, as far as is known here; 0 on a channel without
+    /// serials.
+    pub fn serial(&self, channel: u32) -> u64 {
+        let sweep = self.sweep(channel);
+        let serial = sweep.and_then(|sweep| sweep.log.serial());
+        serial.unwrap_or(self.records[channel].serial)
+    }
+
     /// The position up to which everyone here who takes bytes has the channel's frames.
     pub fn floor(&self, channel: u32) -> u64 {
         self.sweep(channel)
@@ -395,6 +407,7 @@ impl Channels {
             }
         } else if !active.is_held {
             let spent = record.sweep.take().expect("it was just read");
+            record.serial = spent.sweep.log.serial().unwrap_or(record.serial);
             if self.spare.len() < limits::SPARE_LOGS_MAX
                 && spent.sweep.log.capacity() <= limits::SPARE_LOG_BYTES_MAX
             {

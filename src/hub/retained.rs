@@ -350,7 +350,7 @@ impl Retained {
     }
 
     /// The second in which the event of a serial came that is retained; for the next one, 0.
-    fn came_s(&self, serial: u64) -> u32 {
+    pub fn came_s(&self, serial: u64) -> u32 {
         let place = self.ages.partition_point(|(next, _)| *next <= serial);
         self.ages.get(place).map_or(0, |(_, second)| *second)
     }

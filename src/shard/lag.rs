@@ -2,7 +2,7 @@
 //!
 //! Sweeping keeps no account of lags. Only in a channel whose sweep is not done, or that has
 //! subscribers that were held back, can a cursor be before the head; so a survey looks at those
-//! once a second, and at those who catch up, a part in each turn.
+//! once a second, and at those who catch up or are parked, a part in each turn.
 //!
 //! ```text
 //! nothing  -- a second has passed --> due
@@ -17,10 +17,12 @@ use std::collections::BTreeMap;
 
 use crate::base::lag::{ChannelLag, Lag, LagState, LagTotals};
 use crate::base::limits;
+use crate::base::metrics::Metric;
 use crate::base::worst::Worst;
 use crate::hub::audience::{Standing, Subscriber};
 use crate::hub::channels::Channel;
 use crate::hub::lag::{Gauge, Place};
+use crate::hub::retained::Retained;
 use crate::hub::variant::Variant;
 
 use super::Engine;
@@ -166,7 +168,7 @@ impl Engine {
                 channel,
                 subscriber: 0,
             },
-            None if self.connections.is_anybody_behind() => Place::CatchingUp { slot: 0 },
+            None if self.is_anybody_beyond() => Place::CatchingUp { slot: 0 },
             None => return None,
         })
     }
@@ -176,8 +178,7 @@ impl Engine {
     pub(super) fn survey_lag(&mut self) {
         if std::mem::take(&mut self.survey.is_due) {
             self.channels.list_unsettled(&mut self.survey.channels);
-            let is_anybody =
-                !self.survey.channels.is_empty() || self.connections.is_anybody_behind();
+            let is_anybody = !self.survey.channels.is_empty() || self.is_anybody_beyond();
             if is_anybody || self.survey.has_told {
                 self.survey.stage = Some(Stage::Channels { subscriber: 0 });
             }
@@ -219,7 +220,7 @@ impl Engine {
                 return Some(Stage::Channels { subscriber });
             }
         }
-        let is_anybody = self.connections.is_anybody_behind();
+        let is_anybody = self.is_anybody_beyond();
         is_anybody.then_some(Stage::CatchingUp { slot: 0 })
     }
 
@@ -307,7 +308,7 @@ impl Engine {
     /// Looks at the connections from `first` on for those who catch up. Gives where it stopped before
     /// it was through.
     fn look_at_backlogs(&self, first: u32, lagging: &mut Vec<Lagging>) -> Option<u32> {
-        if !self.connections.is_anybody_behind() {
+        if !self.is_anybody_beyond() {
             return None;
         }
         let mut looks = limits::LAG_LOOKS_PER_TURN;
@@ -334,8 +335,48 @@ impl Engine {
                     state: LagState::CatchingUp,
                 });
             }
+            if self.connections[slot].is_blocked {
+                self.look_for_parked(slot, lagging);
+            }
         }
         None
+    }
+
+    /// Whether some who are behind may have cursors beyond the head: those who catch up, and those that
+    /// were parked, of whom none can be on a shard that never parked one.
+    fn is_anybody_beyond(&self) -> bool {
+        self.connections.is_anybody_behind() || self.metrics.read(Metric::SlowParked) > 0
+    }
+
+    /// How old what they lack is, only their channel's home knows; if that is elsewhere, it is as old as
+    /// the oldest frame here at least.
+    fn look_for_parked(&self, slot: u32, lagging: &mut Vec<Lagging>) {
+        for held in &self.connections[slot].subscriptions {
+            let record = &self.channels[held.channel];
+            let subscriber = record.subscribers[held.index as usize];
+            let Standing::Parked(serial) = subscriber.standing(record.head) else {
+                continue;
+            };
+            let retained = self.retained_here(record);
+            let since_s = retained.map_or(0, |retained| retained.came_s(serial + 1));
+            let since_ms = match since_s {
+                0 => {
+                    let sweep = self.channels.sweep(held.channel);
+                    sweep.and_then(|sweep| sweep.log.came_ms(sweep.log.tail()))
+                }
+                since_s => Some(u64::from(since_s) * 1000),
+            };
+            lagging.push(Lagging {
+                channel: held.channel,
+                slot,
+                lag: Lag {
+                    messages: self.head_serial(held.channel).saturating_sub(serial),
+                    bytes: None,
+                    ms: since_ms.map_or(0, |since_ms| self.now_ms.saturating_sub(since_ms)),
+                },
+                state: LagState::Blocked,
+            });
+        }
     }
 
     /// What one who was given the last retained events is behind with in the live log.
@@ -351,18 +392,25 @@ impl Engine {
                     Gauge::new(sweep, self.now_ms).lag(cursor)
                 })
             }
-            Some(Standing::AtHead | Standing::Waiting | Standing::CatchingUp) | None => {
-                Lag::default()
-            }
+            Some(
+                Standing::AtHead | Standing::Waiting | Standing::CatchingUp | Standing::Parked(_),
+            )
+            | None => Lag::default(),
         }
     }
 
-    /// The last serial of the channel, if its home is here; else 0.
+    /// The last serial of the channel, as far as is known here; 0 if it has none.
     fn head_serial(&self, channel: u32) -> u64 {
-        let record = &self.channels[channel];
-        let plain = self.channels.find(record.app, &record.name, Variant::Plain);
-        let home = plain.and_then(|plain| self.channels[plain].home.as_ref());
-        let retained = home.and_then(|home| home.retained.as_ref());
-        retained.map_or(0, |retained| retained.next().number - 1)
+        let retained = self.retained_here(&self.channels[channel]);
+        let at_home = retained.map_or(0, |retained| retained.next().number - 1);
+        at_home.max(self.channels.serial(channel))
+    }
+
+    /// What the channel retains, if its home is here.
+    fn retained_here(&self, record: &Channel) -> Option<&Retained> {
+        let plain = self
+            .channels
+            .find(record.app, &record.name, Variant::Plain)?;
+        self.channels[plain].home.as_ref()?.retained.as_deref()
     }
 }
