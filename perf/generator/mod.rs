@@ -28,7 +28,7 @@ pub struct Generator {
     /// Run in a private network namespace whose loopback processes what is received on the readers'
     /// core, as a network card would. Needs root.
     #[arg(long)]
-    netns: bool,
+    pub netns: bool,
     /// Keep the output in perf/results.
     #[arg(long)]
     record: bool,

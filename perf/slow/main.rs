@@ -7,6 +7,7 @@
 //! subscribers'. Some slow readers decode, and account for every serial.
 
 use std::io;
+use std::process::Command as Program;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,10 @@ struct Options {
     /// Receive buffer of slow readers: the server sees one when it is full.
     #[arg(long, default_value_t = 4096)]
     receive_buffer_bytes: u32,
+    /// Of the loopback, with --netns: as of an Ethernet. A socket holds some segments unsent, and the
+    /// loopback's own are so long that this is megabytes for each slow reader.
+    #[arg(long, default_value_t = 1500)]
+    mtu: u32,
     #[command(flatten)]
     server: serving::Options,
     #[command(flatten)]
@@ -97,6 +102,13 @@ fn main() -> io::Result<()> {
     }
     let options = Options::parse();
     let mut report = options.generator.begin("slow")?;
+    match options.generator.netns {
+        true => shorten_segments(options.mtu)?,
+        false => report.say(
+            "without --netns: the kernel holds megabytes for a slow reader before it is behind, for the \
+             loopback's segments are 64 KiB long",
+        ),
+    }
     report.say(format_args!(
         "{} subscribers, {} of them read at {} of the rate; {} events a second of {} bytes, {} rounds of {} s",
         options.subscribers,
@@ -121,6 +133,19 @@ impl Options {
 
     fn fast(&self) -> usize {
         self.subscribers - self.slow()
+    }
+}
+
+/// The loopback of our own namespace has segments as an Ethernet has them.
+fn shorten_segments(mtu: u32) -> io::Result<()> {
+    let status = Program::new("ip")
+        .args(["link", "set", "dev", "lo", "mtu", &mtu.to_string()])
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "the loopback's MTU stays: {status}"
+        ))),
     }
 }
 
