@@ -7,7 +7,6 @@
 //! subscribers'. Some slow readers decode, and account for every serial.
 
 use std::io;
-use std::process::Command as Program;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -86,10 +85,9 @@ struct Options {
     /// Receive buffer of slow readers: the server sees one when it is full.
     #[arg(long, default_value_t = 4096)]
     receive_buffer_bytes: u32,
-    /// Of the loopback, with --netns: as of an Ethernet. A socket holds some segments unsent, and the
-    /// loopback's own are so long that this is megabytes for each slow reader.
-    #[arg(long, default_value_t = 1500)]
-    mtu: u32,
+    /// What the kernel may hold unsent of a socket, with --netns; by itself it is megabytes.
+    #[arg(long, default_value_t = 65_536)]
+    send_buffer_bytes: u32,
     #[command(flatten)]
     server: serving::Options,
     #[command(flatten)]
@@ -103,10 +101,9 @@ fn main() -> io::Result<()> {
     let options = Options::parse();
     let mut report = options.generator.begin("slow")?;
     match options.generator.netns {
-        true => shorten_segments(options.mtu)?,
+        true => bound_send_buffers(options.send_buffer_bytes)?,
         false => report.say(
-            "without --netns: the kernel holds megabytes for a slow reader before it is behind, for the \
-             loopback's segments are 64 KiB long",
+            "without --netns: the kernel may hold megabytes for a slow reader before it is behind",
         ),
     }
     report.say(format_args!(
@@ -136,17 +133,13 @@ impl Options {
     }
 }
 
-/// The loopback of our own namespace has segments as an Ethernet has them.
-fn shorten_segments(mtu: u32) -> io::Result<()> {
-    let status = Program::new("ip")
-        .args(["link", "set", "dev", "lo", "mtu", &mtu.to_string()])
-        .status()?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(io::Error::other(format!(
-            "the loopback's MTU stays: {status}"
-        ))),
-    }
+/// In our own namespace a socket's send buffer grows to so many bytes and no further (tcp_wmem, tcp(7)).
+fn bound_send_buffers(bytes: u32) -> io::Result<()> {
+    let first = bytes.min(16_384);
+    std::fs::write(
+        "/proc/sys/net/ipv4/tcp_wmem",
+        format!("4096 {first} {bytes}"),
+    )
 }
 
 /// A server with one policy, and its clients.
