@@ -285,6 +285,7 @@ fn publisher_to(
             form: Form::Pusher {
                 prefix: String::new(),
                 app: built_in_app(),
+                keys: 0,
             },
             connections: 1,
             window,

@@ -171,6 +171,7 @@ fn acknowledged(
             form: Form::Pusher {
                 prefix: String::new(),
                 app: built_in_app(),
+                keys: 0,
             },
             connections: publishers,
             window: 1,

@@ -270,6 +270,7 @@ fn start_publisher(options: &Options, server: &Server) -> io::Result<Publisher> 
             form: Form::Pusher {
                 prefix: String::new(),
                 app: built_in_app(),
+                keys: 0,
             },
             connections: 1,
             window: 1,

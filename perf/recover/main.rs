@@ -451,6 +451,7 @@ fn publisher(options: &Options, server: &Server, batch: usize) -> io::Result<Pub
             form: Form::Pusher {
                 prefix: String::new(),
                 app: built_in_app(),
+                keys: 0,
             },
             connections: 1,
             window: 32,

@@ -38,6 +38,8 @@ const RATIO_MAX: f64 = 1.2;
 const BYTES_MAX: f64 = 64.0;
 /// Events that go ahead, so that all serials of a run have as many digits and all messages one length.
 const EVENTS_AHEAD: f64 = 1_000.0;
+/// Keys that events have in turns, fewer than the events by which a subscriber may be behind by default.
+const KEYS: u32 = 50;
 /// Memory is read so long after the last change.
 const SETTLE: Duration = Duration::from_secs(2);
 /// This share of the slow ones is behind before anything is measured.
@@ -187,6 +189,7 @@ impl<'a> Run<'a> {
                 form: Form::Pusher {
                     prefix: String::new(),
                     app: built_in_app(),
+                    keys: KEYS,
                 },
                 connections: 1,
                 window: 32,

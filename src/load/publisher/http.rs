@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
+use crate::load::stamp::Stamp;
 use crate::wire::signature::Signer;
 
 /// Events that one call may carry: the limit of the hosted service for a batch.
@@ -29,7 +30,13 @@ pub struct App {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form {
     /// The Pusher HTTP API below this path prefix (often empty), signed.
-    Pusher { prefix: String, app: App },
+    Pusher {
+        prefix: String,
+        app: App,
+        /// The events have so many keys, in turns: the ones by which outpour knows which events are superseded. 0 for
+        /// events without.
+        keys: u32,
+    },
     /// A POST. `{channel}` stands for the channel in path and body, and `{data}` in the body for the data.
     Raw { path: String, body: String },
 }
@@ -59,6 +66,11 @@ pub enum Outcome {
     Written,
     /// One event that was written is refused all the same, in the server's words.
     TakenBack(String),
+}
+
+/// The event's place in its channel, as its stamp says.
+fn place_of(event: &Event) -> u64 {
+    Stamp::find(event.data.as_bytes()).map_or(0, |stamp| stamp.sequence)
 }
 
 /// `Tag` is what the caller wants to be told with the answer.
@@ -142,8 +154,8 @@ impl<Tag> HttpConnection<Tag> {
     pub fn publish(&mut self, events: &[Event], tag: Tag) -> io::Result<()> {
         assert!(!events.is_empty() && events.len() <= self.events_per_call_max());
         let request = match (&self.form, &self.signer) {
-            (Form::Pusher { prefix, app }, Some(signer)) => {
-                let (call, body) = self.call(events);
+            (Form::Pusher { prefix, app, keys }, Some(signer)) => {
+                let (call, body) = self.call(events, *keys);
                 signed(app, signer, self.host, "POST", prefix, call, &body)
             }
             (Form::Raw { path, body }, _) => {
@@ -168,10 +180,14 @@ impl<Tag> HttpConnection<Tag> {
         self.flush()
     }
 
-    fn call(&self, events: &[Event]) -> (&'static str, String) {
+    fn call(&self, events: &[Event], keys: u32) -> (&'static str, String) {
         let object = |event: &Event| {
+            let key = match keys {
+                0 => String::new(),
+                keys => format!(r#","key":"{}""#, place_of(event) % u64::from(keys)),
+            };
             format!(
-                r#"{{"name":"{}","channel":"{}","data":"{}"}}"#,
+                r#"{{"name":"{}","channel":"{}","data":"{}"{key}}}"#,
                 self.event, event.channel, event.data
             )
         };

@@ -74,6 +74,7 @@ fn orders(address: SocketAddr, channels: u64, connections: usize, batch: usize) 
                     key: "k".to_owned(),
                     secret: "s".to_owned(),
                 },
+                keys: 3,
             },
             connections,
             window: 2,
@@ -127,6 +128,8 @@ fn every_message_leaves_once_in_order_and_with_the_time_it_was_due() {
         let channel: u64 = channel[..1].parse().unwrap();
         let stamp = Stamp::find(call.body.as_bytes()).unwrap();
         assert_eq!(stamp.sequence, next[channel as usize]);
+        let key = format!(r#","key":"{}"}}"#, stamp.sequence % 3);
+        assert!(call.body.ends_with(&key), "{}", call.body);
         next[channel as usize] += 1;
         assert_eq!(stamp.due_ns, schedule.due_ns(stamp.sequence * 3 + channel));
     }

@@ -65,9 +65,23 @@ impl Address {
             (Some(url), Dialect::Pusher) => {
                 let place = Place::parse(url, "http")?;
                 let prefix = place.path.trim_end_matches('/').to_owned();
-                Some((place.socket, Form::Pusher { prefix, app }))
+                Some((
+                    place.socket,
+                    Form::Pusher {
+                        prefix,
+                        app,
+                        keys: 0,
+                    },
+                ))
             }
-            (None, Dialect::Pusher) => Some((place.socket, Form::Pusher { prefix, app })),
+            (None, Dialect::Pusher) => Some((
+                place.socket,
+                Form::Pusher {
+                    prefix,
+                    app,
+                    keys: 0,
+                },
+            )),
             (
                 Some(url),
                 Dialect::Bytes | Dialect::Plain | Dialect::Nats | Dialect::Mqtt | Dialect::SocketIo,
@@ -100,6 +114,7 @@ impl Address {
                 Form::Pusher {
                     prefix: String::new(),
                     app: app.clone(),
+                    keys: 0,
                 },
             )),
         }
