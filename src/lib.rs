@@ -131,14 +131,15 @@
 //! are refused with 503, and nothing of them was published. What was already on its way when the
 //! news went out is still taken, so the bound is soft by what the lanes hold.
 //! A subscriber is behind when its socket is full: its cursor stays, the log keeps its frames up to
-//! `log_bytes_max` and `log_age_ms_max`. When its next frame has left the log it is parked, if the
-//! channel has serials and its policy lets it lag: its cursor becomes the serial that it has
-//! ([`hub::parking`]), and when its socket takes bytes again it catches up from what is retained, like
-//! one who resumes. Where the policy is to spare it what is too much, it asks the home as soon as its
-//! socket takes bytes again, and the home leaves out all but the newest event, or all but the newest of
-//! each key ([`hub::keys`]), and names what it leaves out as gaps. Else it is closed with 4100 and counted; it reconnects. What it got is whole frames: a cursor stands between frames, and
-//! the rest of one that its socket took in part is kept for it alone. What is kept for such alone
+//! `log_bytes_max` and `log_age_ms_max`. What it got is whole frames: a cursor stands between frames,
+//! and the rest of one that its socket took in part is kept for it alone. What is kept for such alone
 //! goes first when the logs of a shard hold more than `log_bytes_per_shard_max`.
+//! When its next frame has left the log, it is parked, if the channel has serials and its policy lets
+//! it lag: its cursor becomes the serial that it has ([`hub::parking`]), and when its socket takes
+//! bytes again it catches up from what is retained, like one who resumes. Where the policy is to spare
+//! it what is too much, it asks the home as soon as its socket takes bytes again, and the home leaves
+//! out all but the newest event, or all but the newest of each key ([`hub::keys`]), and names what it
+//! leaves out as gaps. Without serials it is closed with 4100 and counted; it reconnects.
 //! A shard is full when it serves `connections_per_shard_max` connections: some more slots are kept
 //! for those that come then, to refuse them with 4100 or to answer one HTTP request. When these are
 //! taken too, the listener waits.

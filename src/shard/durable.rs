@@ -3,8 +3,8 @@
 //! back.
 //!
 //! ```text
-//! persist      a repeat: what the first is answered; not durable: sequence at once; else it gets the serial that it will have, and the
-//!              edge thread has it written
+//! persist      a repeat: what the first is answered; not durable: sequence at once; else it gets the
+//!              serial that it will have, and the edge thread has it written
 //! on_written   synced: everything up to there is sequenced, in order; failed: everything is refused
 //! ```
 
