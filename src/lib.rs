@@ -87,6 +87,13 @@
 //! the home that there is none, and told when there is: meanwhile nothing is under way, so waiting takes
 //! no room from publishes, and each connection waits for one page at most.
 //!
+//! # How many have an event
+//!
+//! A publish may ask how many subscribers have its event when it is answered ([`shard::reach`]). Once the
+//! event is sequenced, the home names the shards that listen and where the event's frames end; each of
+//! them is asked, and counts cursors past that position once its sweep has passed it. Nothing is noted
+//! while frames are sent, so that whoever does not ask pays for nothing.
+//!
 //! # The journal
 //!
 //! An event of a durable channel is on disk before it is sequenced: its home gives it the serial that

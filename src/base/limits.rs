@@ -38,6 +38,21 @@ pub const LAG_LOOKS_PER_TURN: usize = 4096;
 /// What one who catches up counts as: the frames that it was given and has not been sent are walked.
 pub const LAG_LOOKS_PER_BACKLOG: usize = 64;
 
+/// Counts of subscribers who have an event, of one shard at once; those beyond are answered without
+/// one. Each is looked at once a turn: some 20 us for all of them.
+pub const REACH_COUNTS_MAX: usize = 1024;
+
+/// Subscribers that a turn looks at for all of them: 16 bytes each in sequence and a bit of each,
+/// some 100 us.
+pub const REACH_LOOKS_PER_TURN: usize = 64 * 1024;
+
+/// What one counts as whose connection's record, which lies in no cache, is read too.
+pub const REACH_LOOKS_PER_RECORD: usize = 16;
+
+/// How long a count waits for the sweep, and how long counting may then take.
+pub const REACH_WAIT_MS: u64 = 1_000;
+pub const REACH_COUNT_MS: u64 = 1_000;
+
 /// Channels with the worst lags whose figures a shard keeps for its metrics, and those that are told
 /// of all shards together: a number of series that a monitor bears.
 pub const LAG_CHANNELS_KEPT: usize = 16;

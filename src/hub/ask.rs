@@ -6,6 +6,7 @@
 use super::lag::Place;
 use super::retained::Chunk;
 use super::variant::Variant;
+use crate::base::slab::Key;
 use crate::base::slow::Slow;
 use crate::base::socket::Socket;
 use crate::wire::api::{Attributes, Laggard, Page, Search};
@@ -35,6 +36,11 @@ pub enum Question {
     Fetch(Fetch),
     /// What there is to tell of the channel.
     Facts { place: u32 },
+    /// Who listens to the channel, and up to where its events go now.
+    Audiences { place: u16 },
+    /// How many subscribers have those events, of the channel on the shard that is asked. That is not
+    /// known yet; whoever asks is told when it is.
+    Reached(Reach),
     /// The answer to the API's question about the channel.
     Channel { told: Attributes },
     /// A page of what is retained. One who waits for its first event is remembered until that comes, it
@@ -79,9 +85,14 @@ pub enum Content {
         place: u32,
         facts: Facts,
     },
+    /// One for each shard and variant with subscribers.
+    Audiences {
+        place: u16,
+        audiences: Vec<Audience>,
+    },
     /// The body of an answer, whole.
     Body(Vec<u8>),
-    /// There is no such event yet; the requester will be told when there is one.
+    /// What is asked for is not there yet; the requester will be told when it is.
     Waits,
     /// Entries of a list, and where the shard would go on, unless it is through.
     Listed {
@@ -134,6 +145,26 @@ pub struct Fetched {
     pub chunk: Chunk,
     /// Messages that go before its events.
     pub replies: Vec<Vec<u8>>,
+}
+
+/// The subscribers of a channel on one shard, in one variant.
+#[derive(Clone, Copy, Debug)]
+pub struct Audience {
+    pub shard: u16,
+    /// The channel on that shard.
+    pub key: Key,
+    /// Where its events end, at home.
+    pub position: u64,
+}
+
+/// A count of the subscribers who have the frames before a position.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    pub place: u16,
+    pub audience: Key,
+    pub position: u64,
+    /// The connection there that the event was not for.
+    pub excluded: Option<Socket>,
 }
 
 /// How many a channel has.

@@ -34,7 +34,8 @@ pub enum Letter {
         requester: Option<Requester>,
         fate: Fate,
     },
-    /// What became of an event that was held, or that one has come for whoever waits for the next.
+    /// What became of an event that was held, how many have it, or that one has come for whoever waits
+    /// for the next.
     Concluded {
         requester: Requester,
         outcome: Outcome,
@@ -113,9 +114,10 @@ pub struct Requester {
 /// What becomes of an event when it reaches its channel's home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is in its channel's order, with a serial if the channel gives them; or an app's hook has
-    /// dropped it.
+    /// It is in its channel's order, with a serial if the channel gives them.
     Sequenced(Option<Serial>),
+    /// An app's hook has dropped it.
+    Dropped,
     /// It waits for an app's hook or for the disk; a `Concluded` follows for whoever waits.
     Held,
     /// Too many wait for that.
@@ -134,11 +136,15 @@ pub enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Published(Option<Serial>),
+    Dropped,
     Refused(Refusal),
     /// A client's event could not be written. The client waits for nothing, but is told.
     ClientRefused,
     /// Not of an event of its own: the channel has one that it did not have.
     Appended,
+    /// It was published, and so many subscribers have it of those who were to be counted; nothing if
+    /// they could not be.
+    Reached(Option<u32>),
 }
 
 impl Outcome {
@@ -147,6 +153,7 @@ impl Outcome {
         match fate {
             Fate::Sequenced(serial) => Outcome::Published(serial),
             Fate::Held => Outcome::Published(None),
+            Fate::Dropped => Outcome::Dropped,
             Fate::Refused(refusal) => Outcome::Refused(refusal),
         }
     }

@@ -1,6 +1,7 @@
 //! A call of the HTTP API that waits for what homes have to tell.
 
 use crate::base::dialect::Dialect;
+use crate::base::socket::Address;
 use crate::base::worst::Worst;
 use crate::hub::ask::Facts;
 use crate::wire::api::{self, Attributes, Laggard, Page, PublishForm, Search};
@@ -73,6 +74,12 @@ pub struct Entry {
     pub facts: Facts,
     /// What its event has, as the home said.
     pub serial: Option<Serial>,
+    /// The connection that its event is not for.
+    pub excluded: Option<Address>,
+    /// A hook has dropped its event.
+    pub is_dropped: bool,
+    /// How many subscribers have its event, as far as shards have said; nothing if one could not say.
+    pub delivered: Option<u64>,
 }
 
 impl Publish {
@@ -90,6 +97,9 @@ impl Publish {
                     .map(|info| info.applicable_to(ChannelKind::of(channel))),
                 facts: Facts::default(),
                 serial: None,
+                excluded: None,
+                is_dropped: false,
+                delivered: Some(0),
             })
         });
         Some(Publish {
@@ -111,6 +121,7 @@ impl Publish {
                 subscriptions,
                 cached: None,
                 serial: entry.serial,
+                delivered: entry.delivered,
             };
             entry.told.map(|told| (told, facts))
         };

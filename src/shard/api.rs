@@ -212,7 +212,12 @@ impl Engine {
                 serial: None,
             }));
         }
-        let query = Publish::new(app, form, parsed);
+        let mut query = Publish::new(app, form, parsed);
+        if let Some(publish) = &mut query {
+            for (entry, event) in publish.entries.iter_mut().zip(&events) {
+                entry.excluded = event.excluded;
+            }
+        }
         let query = query.map(|publish| Box::new(Query::Publish(publish)));
         let app = self.apps.app(app);
         let is_certain = query.is_none()

@@ -94,6 +94,8 @@ impl Engine {
             }
             Question::Fetch(_)
             | Question::Facts { .. }
+            | Question::Audiences { .. }
+            | Question::Reached(_)
             | Question::Channel { .. }
             | Question::History(_)
             | Question::Users { .. }
@@ -131,6 +133,8 @@ impl Engine {
             }
             Question::Fetch(Fetch { variant, .. }) => self.answer_fetch(from, ask, variant),
             Question::Facts { .. }
+            | Question::Audiences { .. }
+            | Question::Reached(_)
             | Question::Channel { .. }
             | Question::History(_)
             | Question::Users { .. }
@@ -166,6 +170,11 @@ impl Engine {
                 place: *place,
                 facts: self.facts(ask.app, &ask.channel),
             },
+            Question::Audiences { place } => Content::Audiences {
+                place: *place,
+                audiences: self.audiences(ask.app, &ask.channel),
+            },
+            Question::Reached(reach) => self.begin_count(address, *reach),
             Question::Channel { told } => self.describe(ask.app, &ask.channel, *told),
             Question::History(page) => self.history(ask.app, &ask.channel, address, *page),
             Question::Users { with_user_info } => {
@@ -214,6 +223,7 @@ impl Engine {
                 self.on_watching(slot, &answer.channel, is_online);
             }
             content @ (Content::Facts { .. }
+            | Content::Audiences { .. }
             | Content::Body(_)
             | Content::Waits
             | Content::Listed { .. }

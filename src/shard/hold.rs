@@ -133,7 +133,7 @@ impl Engine {
             }
             Action::Drop => {
                 self.metrics.add(Metric::EventsDropped, 1);
-                Fate::Sequenced(None)
+                Fate::Dropped
             }
             Action::Refuse => {
                 self.metrics.add(Metric::EventsRefused, 1);
@@ -183,6 +183,8 @@ impl Engine {
     pub(super) fn on_conclusion(&mut self, requester: Requester, outcome: Outcome) {
         match outcome {
             Outcome::Published(serial) => self.note_serial(requester, serial),
+            Outcome::Dropped => self.note_dropped(requester),
+            Outcome::Reached(subscribers) => self.note_reached(requester, subscribers),
             Outcome::Refused(refusal) => {
                 if self.connections.is_current(requester.socket)
                     && let Some(waiting) = self.connections[requester.socket.slot].waiting.as_mut()

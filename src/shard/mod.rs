@@ -8,7 +8,7 @@
 //! | the turn | `turn`, `pace` (how long it takes), `liveness` (timers), `drain`, `mesh` (lanes), `edge_link` |
 //! | connections | `connections`, `intake` (bytes that came), `upgrade` (opening WebSockets) |
 //! | the path of an event | `publish`, `hold` (hooks), `durable` (the journal), `home` (order, letters out), `membership` (letters in, subscriptions), `sweep` |
-//! | what homes know and tell | `ask`, `entry` (presence, caches), `counts`, `users`, `queries` |
+//! | what homes know and tell | `ask`, `entry` (presence, caches), `counts`, `users`, `queries`, `reach` (how many have an event) |
 //! | who is behind | `lag` (the look, and the metrics' survey), `laggards` (the API's question) |
 //! | what was missed | `retention` (at home), `backlog` (who catches up) |
 //! | HTTP | `requests`, `api`, `event_stream` |
@@ -64,6 +64,7 @@ pub mod pace;
 mod poll;
 pub mod publish;
 pub mod queries;
+pub mod reach;
 pub mod receivers;
 pub mod repeat;
 mod requests;
@@ -84,6 +85,7 @@ use hold::Conclusion;
 use lag::Survey;
 use mesh::Mesh;
 use pace::Pace;
+use reach::Count;
 use sweep::{Piece, Planned};
 
 /// What a shard is made of.
@@ -195,6 +197,8 @@ pub struct Engine {
     /// Questions of other shards about what there is, for the next turn: the credit of those who ask
     /// bounds them.
     queries: VecDeque<(u16, Box<Ask>)>,
+    /// Counts of subscribers who have an event, up to [`limits::REACH_COUNTS_MAX`].
+    reach_counts: Vec<Count>,
     /// Those who left after they had asked to be let in, at most one for each question.
     exits: VecDeque<(u16, Box<Exit>)>,
     /// Homes whose count of subscribers may have changed in this turn.
@@ -294,6 +298,7 @@ impl Engine {
             asks: VecDeque::new(),
             own_asks: VecDeque::new(),
             queries: VecDeque::new(),
+            reach_counts: Vec::new(),
             exits: VecDeque::new(),
             recounts: Vec::new(),
             counts_due: Vec::new(),

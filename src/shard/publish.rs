@@ -58,6 +58,7 @@ impl Engine {
                 let Some(requester) = requester else { continue };
                 match fate {
                     Fate::Sequenced(serial) => self.note_serial(requester, serial),
+                    Fate::Dropped => self.note_dropped(requester),
                     Fate::Held => receipts += 1,
                     Fate::Refused(refusal) => {
                         receipts += 1;

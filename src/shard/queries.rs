@@ -8,7 +8,7 @@ use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::hub::ask::{Ask, Content, Facts, Question};
 use crate::hub::letter::Requester;
-use crate::hub::query::{PollState, Publish, Query};
+use crate::hub::query::{Entry, PollState, Publish, Query};
 use crate::hub::variant::Variant;
 use crate::wire::api::{self, Attributes};
 use crate::wire::pusher::CloseCode;
@@ -82,6 +82,13 @@ impl Engine {
             (Query::Publish(publish), Content::Facts { place, facts }) => {
                 publish.entries[place as usize].facts = facts;
             }
+            (Query::Publish(publish), Content::Audiences { place, audiences }) => {
+                let app = publish.app;
+                let entry = &publish.entries[usize::from(place)];
+                let (channel, excluded) = (entry.channel.clone(), entry.excluded);
+                self.ask_reach(slot, app, &channel, excluded, place, &audiences);
+            }
+            (Query::Publish(_), Content::Waits) => self.connections.waiting(slot).receipts += 1,
             (
                 Query::List { pieces, .. },
                 Content::Listed {
@@ -116,16 +123,42 @@ impl Engine {
 
     /// An event is published; if its publisher waits for an answer that tells serials, this is its.
     pub(super) fn note_serial(&mut self, requester: Requester, serial: Option<Serial>) {
-        let Requester { socket, place } = requester;
-        if serial.is_none() || !self.connections.is_current(socket) {
+        if serial.is_none() {
             return;
+        }
+        if let Some(entry) = self.entry_mut(requester) {
+            entry.serial = serial;
+        }
+    }
+
+    pub(super) fn note_dropped(&mut self, requester: Requester) {
+        if let Some(entry) = self.entry_mut(requester) {
+            entry.is_dropped = true;
+        }
+    }
+
+    /// One audience of an event was counted.
+    pub(super) fn note_reached(&mut self, requester: Requester, subscribers: Option<u32>) {
+        if let Some(entry) = self.entry_mut(requester) {
+            let before = entry.delivered.zip(subscribers);
+            entry.delivered = before.map(|(before, more)| before + u64::from(more));
+        }
+    }
+
+    /// What is to be told of an event, if its publisher waits for that.
+    fn entry_mut(&mut self, requester: Requester) -> Option<&mut Entry> {
+        let Requester { socket, place } = requester;
+        if !self.connections.is_current(socket) {
+            return None;
         }
         let waiting = self.connections[socket.slot].waiting.as_mut();
         let pending = waiting.and_then(|waiting| waiting.pending.as_mut());
-        if let Some(Pending::Query(query)) = pending
-            && let Query::Publish(publish) = &mut **query
-        {
-            publish.entries[usize::from(place)].serial = serial;
+        let Some(Pending::Query(query)) = pending else {
+            return None;
+        };
+        match &mut **query {
+            Query::Publish(publish) => Some(&mut publish.entries[usize::from(place)]),
+            Query::One(_) | Query::Page(_) | Query::List { .. } | Query::Laggards { .. } => None,
         }
     }
 
@@ -171,13 +204,19 @@ impl Engine {
         }
         let mut asks = false;
         for (place, entry) in (0..).zip(&publish.entries) {
-            if entry.told.is_some_and(Attributes::asks_home) {
+            let told = entry.told.unwrap_or_default();
+            let is_counted = told.delivered && !entry.is_dropped;
+            let facts = told.asks_home().then_some(Question::Facts {
+                place: u32::from(place),
+            });
+            let audiences = is_counted.then_some(Question::Audiences { place });
+            for question in facts.into_iter().chain(audiences) {
                 asks = true;
                 self.ask(Ask {
                     requester: self.connections.socket(slot),
                     app: publish.app,
                     channel: entry.channel.clone(),
-                    question: Question::Facts { place },
+                    question,
                 });
             }
         }
@@ -215,6 +254,7 @@ impl Engine {
             subscriptions,
             cached,
             serial: None,
+            delivered: None,
         };
         let mut body = Vec::new();
         api::encode_channel(&mut body, told, &facts);
@@ -258,6 +298,7 @@ impl Engine {
                     subscriptions: facts.subscriptions,
                     cached: None,
                     serial: None,
+                    delivered: None,
                 };
                 api::write_channel_entry(&mut entries, &record.name, told, &facts);
             }

@@ -174,6 +174,7 @@ impl<R: Ring> Shard<R> {
         engine.settle(&short_sends);
         engine.relieve_logs();
         engine.survey_lag();
+        engine.count_reached();
         short_sends.clear();
         self.ring.put_short_sends(short_sends);
         engine.count_turn(self.ring.tally());
@@ -211,6 +212,7 @@ impl Engine {
             || !self.fetches.is_empty()
             || !self.flushed.is_empty()
             || !self.queries.is_empty()
+            || !self.reach_counts.is_empty()
             || !self.exits.is_empty()
             || !self.conclusions.is_empty()
             || !self.transfers.is_empty()

@@ -22,6 +22,8 @@ pub struct Facts<'a> {
     pub cached: Option<Cached<'a>>,
     /// Of a publish: what its event has, if the channel has serials.
     pub serial: Option<Serial>,
+    /// Of a publish: how many subscribers' sockets have taken it, if they could be counted.
+    pub delivered: Option<u64>,
 }
 
 /// The event that a cache channel holds.
@@ -211,6 +213,9 @@ fn write_attributes(out: &mut Vec<u8>, told: Attributes, facts: &Facts<'_>) {
         write(true, "epoch", &format!(r#""{epoch:016x}""#));
         write(true, "serial", &number.to_string());
     }
+    let delivered = facts.delivered.map(|subscribers| subscribers.to_string());
+    let delivered = delivered.as_deref().unwrap_or("null");
+    write(told.delivered, "delivered", delivered);
     out.push(b'}');
 }
 
@@ -226,6 +231,7 @@ mod tests {
         subscription_count: false,
         cache: false,
         serial: false,
+        delivered: false,
     };
 
     const COUNTS: Attributes = Attributes {
@@ -239,6 +245,7 @@ mod tests {
         subscriptions: 51,
         cached: None,
         serial: None,
+        delivered: None,
     };
 
     fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -289,6 +296,27 @@ mod tests {
     }
 
     #[test]
+    fn how_many_have_an_event_is_told_where_it_was_asked_for_and_known() {
+        let asked = Attributes {
+            delivered: true,
+            ..NONE
+        };
+        let reached = Facts {
+            delivered: Some(1234),
+            ..FACTS
+        };
+        let channels = [
+            ("a", asked, reached),
+            ("b", asked, FACTS),
+            ("c", NONE, reached),
+        ];
+        assert_eq!(
+            encoded(|out| encode_event_answer(out, channels)),
+            r#"{"channels":{"a":{"delivered":1234},"b":{"delivered":null},"c":{}}}"#
+        );
+    }
+
+    #[test]
     fn a_serial_is_told_where_there_is_one_and_it_was_asked_for() {
         let asked = Attributes {
             serial: true,
@@ -333,6 +361,7 @@ mod tests {
             users: 42,
             subscriptions: 42,
             serial: None,
+            delivered: None,
         };
         assert_eq!(
             encoded(|out| encode_channel(out, all, &cached)),
@@ -436,10 +465,10 @@ mod tests {
             occupied: bool, user_count: bool, subscription_count: bool, cache: bool,
             users: u64, subscriptions: u64, data in proptest::option::of(any::<String>()),
         ) {
-            let told = Attributes { occupied, user_count, subscription_count, cache, serial: false };
+            let told = Attributes { occupied, user_count, subscription_count, cache, serial: false, delivered: false };
             let token = data.as_ref().map(|data| json::RawString::encode(data));
             let cached = token.as_ref().map(|token| Cached { data: token.token(), ttl_s: 7 });
-            let facts = Facts { users, subscriptions, cached, serial: None };
+            let facts = Facts { users, subscriptions, cached, serial: None, delivered: None };
             let mut expected = json!({});
             if occupied {
                 expected["occupied"] = (subscriptions > 0).into();

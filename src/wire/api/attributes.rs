@@ -16,8 +16,10 @@ pub struct Attributes {
     pub user_count: bool,
     pub subscription_count: bool,
     pub cache: bool,
-    /// Of a published event. An extension.
+    /// Of a published event. An extension, as the next.
     pub serial: bool,
+    /// How many subscribers' sockets had taken a published event when it was answered.
+    pub delivered: bool,
 }
 
 impl Attributes {
@@ -42,6 +44,7 @@ impl Attributes {
         let mut asked = Self::default();
         for attribute in attributes_of(info) {
             asked.serial |= attribute == "serial";
+            asked.delivered |= attribute == "delivered";
             asked.add(attribute);
         }
         asked.cache = false;
@@ -56,6 +59,7 @@ impl Attributes {
             subscription_count,
             cache,
             serial: _,
+            delivered: _,
         } = self;
         occupied || user_count || subscription_count || cache
     }
@@ -116,6 +120,7 @@ mod tests {
         subscription_count: false,
         cache: false,
         serial: false,
+        delivered: false,
     };
 
     #[test]
@@ -127,6 +132,7 @@ mod tests {
             subscription_count: true,
             cache: true,
             serial: false,
+            delivered: false,
         };
         assert_eq!(
             Attributes::parse("user_count, subscription_count,,cache,cache"),
@@ -136,6 +142,7 @@ mod tests {
             "users",
             "occupied",
             "serial",
+            "delivered",
             "user_count;cache",
             "user_count,User_count",
         ] {
@@ -169,6 +176,14 @@ mod tests {
             }
         );
         assert!(!serial.asks_home() && asked.asks_home());
+        let delivered = Attributes::parse_of_publish("delivered");
+        assert_eq!(
+            delivered,
+            Attributes {
+                delivered: true,
+                ..NONE
+            }
+        );
     }
 
     #[test]

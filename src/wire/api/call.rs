@@ -189,6 +189,7 @@ const SOKETI: Attributes = Attributes {
     subscription_count: true,
     cache: false,
     serial: false,
+    delivered: false,
 };
 
 fn told_of_channel(
@@ -255,6 +256,7 @@ mod tests {
         subscription_count: false,
         cache: false,
         serial: false,
+        delivered: false,
     };
 
     fn get(path: &'static str, dialect: Dialect) -> Result<Call<'static>, ApiError> {
