@@ -73,7 +73,9 @@ describe('what a hook answers is done', () => {
     const { receiver, server } = await hooked(() => says({ action: 'drop' }), { channel_name_starts_with: ['seen-'], event_name_starts_with: ['bad'] });
     const made = client(server);
     const [seen, other] = [await subscribed(made, 'seen-a'), await subscribed(made, 'other-a')];
-    await back(server).trigger(['seen-a', 'other-a'], 'bad-one', 1);
+    // Broken on purpose once by telling nobody that it was dropped: then one has it.
+    const answer = await back(server).trigger(['seen-a', 'other-a'], 'bad-one', 1, { info: 'delivered' });
+    assert.deepEqual(await answer.json(), { channels: { 'seen-a': { delivered: 0 }, 'other-a': { delivered: 1 } } });
     await back(server).trigger(['seen-a', 'other-a'], 'good', 2);
     for (const channel of [seen, other]) await channel.arrivals.find(([name]) => name === 'good', 'the last event');
     assert.deepEqual(events(seen), [['good', 2]]);
