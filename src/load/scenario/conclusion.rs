@@ -122,8 +122,11 @@ pub fn conclude(seen: &Observed<'_>) -> Measured {
         }),
         timeline: seen.timeline.clone(),
     };
-    let is_excused = matches!(seen.offer.kind, StepKind::Search)
-        && (!seen.is_embedded || is_lost_to_closed_alone(seen));
+    let is_excused = match seen.offer.kind {
+        StepKind::Search => !seen.is_embedded || is_lost_to_closed_alone(seen),
+        StepKind::Confirm => is_lost_to_closed_alone(seen),
+        StepKind::Fixed | StepKind::Share { .. } => false,
+    };
     let evidence = match is_excused {
         // A peer that drops under a load that is too much has missed it, and so has our own server where
         // it ends clients that read too slowly. What no load excuses is disorder in what is delivered.

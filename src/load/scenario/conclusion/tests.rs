@@ -185,14 +185,16 @@ fn a_search_may_drive_a_peer_to_losses_and_never_our_own_server() {
 /// Fails if any close excuses a loss: one that stayed lacks a message, and nobody told it.
 #[test]
 fn a_search_may_have_our_own_server_end_slow_clients_if_those_who_stay_lack_nothing() {
-    let mut case = Case::new(StepKind::Search);
-    case.count.messages -= 3;
-    case.count.closed = 1;
-    let measured = case.concluded();
-    assert_missed(&measured, "3 deliveries lost");
-    assert_eq!(measured.evidence, []);
-    case.count.messages_min -= 1;
-    assert_eq!(case.concluded().evidence.len(), 2);
+    for kind in [StepKind::Search, StepKind::Confirm] {
+        let mut case = Case::new(kind);
+        case.count.messages -= 3;
+        case.count.closed = 1;
+        let measured = case.concluded();
+        assert_missed(&measured, "3 deliveries lost");
+        assert_eq!(measured.evidence, []);
+        case.count.messages_min -= 1;
+        assert_eq!(case.concluded().evidence.len(), 2);
+    }
 }
 
 #[test]
