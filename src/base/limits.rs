@@ -216,9 +216,14 @@ pub const SEGMENT_BYTES: usize = 64 * 1024;
 /// not so short that their records weigh.
 pub const COPIED_BYTES_MAX: usize = 4 * 1024;
 
-/// Those who catch up whose next events a turn looks for: at most 2 MiB to send, a millisecond or two
-/// beside what the turn has for everybody else.
+/// Those who catch up whose next events a turn looks for: at most 2 MiB to send, unless sockets take
+/// less and come for the rest.
 pub const FETCHES_PER_TURN: usize = 32;
+
+/// Bytes that a turn plans for those who catch up, to a segment: some 2 ms. Beside live visits it is a
+/// quarter of that, so that a sweep takes little longer for them, and they get what it leaves.
+pub const BACKLOG_BYTES_PER_TURN: usize = 4 << 20;
+pub const BACKLOG_BYTES_BESIDE_VISITS: usize = 1 << 20;
 
 /// Publishes under way that those who catch up leave room for.
 pub const FETCH_CREDIT_RESERVE: u32 = PUBLISHES_UNDER_WAY_MAX / 2;

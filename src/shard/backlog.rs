@@ -19,6 +19,9 @@
 //! A subscriber that was parked ([`hub::parking`](crate::hub::parking)) falls behind in the same way when
 //! its socket takes bytes again. So does one whose frames leave the log while its last chunk is sent.
 //!
+//! What a turn sends to them is bounded in bytes, and more closely while a sweep is under way: those who
+//! are live come first. Whoever has to wait is served before anybody gets the next segment.
+//!
 //! Where frames are not a WebSocket's, a chunk is encoded anew into the outbox, and is a short one.
 
 use bytes::Bytes;
@@ -190,6 +193,10 @@ impl Engine {
 
     /// Asks homes for what comes next for those who can take it, some of them in each turn.
     pub(super) fn fetch_backlogs(&mut self) {
+        // Whoever has a segment is sent it before anybody gets the next one: so nobody waits for long.
+        if std::mem::take(&mut self.is_backlog_full) {
+            return;
+        }
         for _ in 0..self.fetches.len().min(limits::FETCHES_PER_TURN) {
             let Some((socket, channel)) = self.fetches.pop_front() else {
                 break;
@@ -381,10 +388,13 @@ impl Engine {
         if *sent == frames.len() {
             return;
         }
-        if is_full {
+        let has_room = self.backlog_room > 0;
+        self.is_backlog_full |= !has_room;
+        if is_full || !has_room {
             return self.gather_later.push((slot, channel + 1));
         }
         let run = &frames[*sent..];
+        self.backlog_room = self.backlog_room.saturating_sub(run.len());
         self.metrics.add(
             Metric::Deliveries,
             websocket::frame_lengths(run).count() as u64,

@@ -160,6 +160,10 @@ pub struct Engine {
     /// channel plus one. At most one entry for each subscription, once a turn sorts it.
     gather: Vec<(u32, u32)>,
     gather_later: Vec<(u32, u32)>,
+    /// Bytes that this turn may still plan for those who catch up, and whether some of them have to
+    /// wait for the next one.
+    backlog_room: usize,
+    is_backlog_full: bool,
     /// Channels that were sent from in this turn.
     swept: Vec<u32>,
     /// Channels with letters to post: each at most once.
@@ -279,6 +283,8 @@ impl Engine {
             pieces: Vec::new(),
             gather: Vec::new(),
             gather_later: Vec::new(),
+            backlog_room: 0,
+            is_backlog_full: false,
             swept: Vec::new(),
             owing: VecDeque::new(),
             congestion_news: Vec::new(),

@@ -184,6 +184,10 @@ impl Engine {
             delivered += deliveries + self.indirect.len() as u64;
             looks = looks.saturating_sub(progress.looked_at);
         }
+        self.backlog_room = match visits {
+            0 => limits::BACKLOG_BYTES_PER_TURN,
+            _ => limits::BACKLOG_BYTES_BESIDE_VISITS,
+        };
         self.plan_gathered();
         let sends = self.planned.len() as u64;
         self.metrics.add(Metric::Sends, sends);
