@@ -51,6 +51,8 @@ class Figures:
     def __init__(self):
         self.values = {}
         self.complaints = {}
+        # Why there are fewer rounds than were asked for.
+        self.ended = None
 
     def add(self, server, figures, complaints):
         for key, value in figures.items():
