@@ -7,10 +7,10 @@
 //! |---|---|
 //! | the turn | `turn`, `pace` (how long it takes), `liveness` (timers), `drain`, `mesh` (lanes), `edge_link` |
 //! | connections | `connections`, `intake` (bytes that came), `upgrade` (opening WebSockets) |
-//! | the path of an event | `publish`, `hold` (hooks), `durable` (the journal), `home` (order, letters out), `membership` (letters in, subscriptions), `sweep` |
+//! | the path of an event | `publish`, `hold` (hooks), `repeat` (known by its key), `durable` (the journal), `home` (order, letters out), `membership` (letters in, subscriptions), `sweep` |
 //! | what homes know and tell | `ask`, `entry` (presence, caches), `counts`, `users`, `queries`, `reach` (how many have an event) |
 //! | who is behind | `lag` (the look, and the metrics' survey), `laggards` (the API's question) |
-//! | what was missed | `retention` (at home), `backlog` (who catches up) |
+//! | what was missed | `retention` (at home), `backlog` (who catches up), `poll` (who waits for what comes next) |
 //! | HTTP | `requests`, `api`, `event_stream` |
 //! | HTTP instead of WebSockets | `fallback` (calls), `sessions`, `receivers`, `transfer` (to the session's shard) |
 
