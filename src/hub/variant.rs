@@ -82,6 +82,14 @@ impl Encoder {
 }
 
 impl Variant {
+    /// Whether its frames are a WebSocket's, as what is retained is.
+    pub fn is_websocket(self) -> bool {
+        match self {
+            Variant::Plain | Variant::Deflated { .. } => true,
+            Variant::Xhr | Variant::Sse => false,
+        }
+    }
+
     /// The window of what may be compressed for a connection; nothing if compression was not
     /// negotiated.
     pub fn window(self) -> Option<WindowBits> {

@@ -60,20 +60,16 @@ impl Engine {
     /// What becomes of a subscriber that is slow. One over HTTP is closed wherever it is: it comes back by
     /// itself, and a reader of Server-Sent Events resumes then.
     fn slow_of(&self, app: u16, name: &str, variant: Variant) -> Slow {
-        match variant {
-            Variant::Plain | Variant::Deflated { .. } => self.apps.app(app).slow_of(name),
-            Variant::Xhr | Variant::Sse => Slow::Disconnect,
+        match variant.is_websocket() {
+            true => self.apps.app(app).slow_of(name),
+            false => Slow::Disconnect,
         }
     }
 
     /// The subscription has said what is to become of it when it is slow.
     pub(super) fn choose_slow(&mut self, slot: u32, app: u16, name: &str, slow: Slow) {
-        let takes_up = match self.connections[slot].variant {
-            Variant::Plain | Variant::Deflated { .. } => true,
-            Variant::Xhr | Variant::Sse => false,
-        };
         if let Some(place) = self.place_of(slot, app, name)
-            && takes_up
+            && self.connections[slot].variant.is_websocket()
         {
             let held = self.connections[slot].subscriptions[place];
             self.channels[held.channel].subscribers[held.index as usize].slow = slow;
