@@ -411,6 +411,30 @@ fn requests_of_one_connection_are_answered_in_their_order_and_publishes_do_not_w
     running.stop();
 }
 
+/// Fails if a call may follow one behind which the connection closes.
+#[test]
+fn behind_a_request_that_closes_the_connection_nothing_is_published() {
+    let running = serve(2, |_| {});
+    // Half of them are at home on the other shard, so that the answer comes later.
+    for room in 0..8 {
+        let channel = format!("room-{room}");
+        let mut subscriber = subscribe(running.address(), &channel);
+        let mut publisher = Publisher::connect(running.address());
+        let request = |data| String::from_utf8(publish_request(&[&channel], data)).expect("text");
+        let closing = request("last").replace("Host: a", "Host: a\r\nConnection: close");
+        publisher.send((request("first") + &closing + &request("behind")).as_bytes());
+        for _ in 0..2 {
+            assert_eq!(publisher.answer().expect("it is answered").status, 200);
+        }
+        publisher.answer().expect_err("it was the last");
+        Publisher::connect(running.address()).publish(&channel, "after");
+        for data in ["first", "last", "after"] {
+            assert_eq!(data_of_next(&mut subscriber, &channel), data);
+        }
+    }
+    running.stop();
+}
+
 #[test]
 fn a_close_frame_and_an_end_of_stream_each_free_the_subscriptions_at_once() {
     let running = serve(1, |_| {});

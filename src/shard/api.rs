@@ -219,17 +219,14 @@ impl Engine {
             }
         }
         let query = query.map(|publish| Box::new(Query::Publish(publish)));
-        let app = self.apps.app(app);
-        let is_certain = query.is_none()
-            && app.hook.is_none()
-            && !events.iter().any(|event| app.is_durable(event.channel));
+        let is_plain = query.is_none();
         // Homes here tell serials while they are routed.
         if let Some(query) = query {
             self.connections.waiting(slot).pending = Some(Pending::Query(query));
         }
         let is_following = self.connections[slot].is_waiting();
         let receipts = match self.route(&events, Some(self.connections.socket(slot))) {
-            Routed::Posted { receipts: 0 } if is_following && is_certain => 0,
+            Routed::Posted { receipts: 0 } if is_following && is_plain => 0,
             Routed::Posted { receipts: 0 } => {
                 let waiting = self.connections[slot].waiting.as_mut();
                 return match waiting.and_then(|waiting| waiting.pending.take()) {
@@ -249,6 +246,10 @@ impl Engine {
                 0
             }
         };
+        let app = self.apps.app(app);
+        let is_certain = is_plain
+            && app.hook.is_none()
+            && !events.iter().any(|event| app.is_durable(event.channel));
         let waiting = self.connections.waiting(slot);
         waiting.receipts += receipts;
         waiting.is_certain = is_certain && waiting.parked.is_empty();

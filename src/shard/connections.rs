@@ -227,7 +227,10 @@ impl Waiting {
 
     /// Whether a call of the API may be carried out before the one that waits is answered.
     pub fn lets_follow(&self) -> bool {
-        self.is_certain && self.ahead < limits::PUBLISHES_AHEAD_MAX && !self.is_flushing
+        self.is_certain
+            && !self.persistence_closes
+            && !self.is_flushing
+            && self.ahead < limits::PUBLISHES_AHEAD_MAX
     }
 
     /// The peer has sent as much ahead as it may.

@@ -153,7 +153,6 @@ impl Engine {
                 }
                 Err(refusal) => {
                     self.metrics.add(Metric::Requests, 1);
-                    self.metrics.add(Metric::RequestsRefused, 1);
                     self.tell(slot, refusal.reason());
                     if is_following {
                         self.connections[slot].protocol = Protocol::Http(http);
@@ -162,6 +161,7 @@ impl Engine {
                         self.answer_in_turn(slot, answer, false, Persistence::Close);
                         return None;
                     }
+                    self.metrics.add(Metric::RequestsRefused, 1);
                     let mut text = mem::take(&mut self.text);
                     text.clear();
                     http::encode_refusal(refusal, &mut text);
