@@ -11,7 +11,8 @@ use outpour::server::Running;
 mod raw;
 
 use raw::{
-    Publisher, Raw, TEXT, data_of, data_of_next, publish_request, serve, subscribe, sum, wait_until,
+    Publisher, Raw, TEXT, confirmation, data_of, data_of_next, publish_request, serve, subscribe,
+    sum, wait_until,
 };
 
 /// What is counted here is the process's, so the tests take turns.
@@ -115,6 +116,31 @@ fn a_publish_is_encoded_once_for_each_variant_in_use_and_compressed_once_for_eac
         });
         running.stop();
     }
+}
+
+#[test]
+fn whoever_subscribes_in_its_address_is_sent_everything_at_once() {
+    const CONNECTIONS: u64 = 50;
+    let _alone = alone();
+    let running = serve(1, |_| {});
+    let address = running.address();
+    for (query, sends) in [("&subscribe=room", 1), ("", 2)] {
+        let [sent] = spent(&running, [Metric::Sends], || {
+            for _ in 0..CONNECTIONS {
+                let mut client = Raw::subscribing(address, query, &[]);
+                let greeting = client.next().expect("it is greeted").1;
+                assert!(String::from_utf8_lossy(&greeting).contains("connection_established"));
+                if query.is_empty() {
+                    client.subscribe("room");
+                } else {
+                    let answer = client.next().expect("an answer comes");
+                    assert_eq!(answer, (TEXT, confirmation("room").into_bytes()));
+                }
+            }
+        });
+        assert_eq!(sent, sends * CONNECTIONS);
+    }
+    running.stop();
 }
 
 #[test]

@@ -209,7 +209,14 @@ impl Engine {
                 }
             };
         if let Some(protocol) = upgrade {
+            let is_websocket = matches!(protocol, Protocol::WebSocket { .. });
             self.connections[slot].protocol = protocol;
+            if is_websocket && self.connections[slot].waiting.is_some() {
+                // It subscribes at once: what its address asked for comes before what followed it.
+                self.keep(slot, &bytes[consumed..]);
+                self.read_on(slot);
+                return None;
+            }
         } else if self.connections[slot].state == State::Open {
             *http = Http::default();
             self.connections[slot].protocol = Protocol::Http(http);

@@ -1,4 +1,5 @@
-//! Requests that open a WebSocket: the handshake, and whether there is an app and room for it.
+//! Requests that open a WebSocket: the handshake, whether there is an app and room for it, and what
+//! it subscribes to at once.
 
 use std::mem;
 
@@ -8,7 +9,7 @@ use crate::hub::session::Session;
 use crate::hub::variant::Variant;
 use crate::wire::http::{self, Body, Persistence, Request};
 use crate::wire::pusher::{self, CloseCode};
-use crate::wire::websocket::{self, Agreement, Decoder, Refusal};
+use crate::wire::websocket::{self, Agreement, Decoder, Opcode, Refusal};
 
 use super::Engine;
 use super::connections::Protocol;
@@ -67,6 +68,7 @@ impl Engine {
                 pusher::encode_connection_established(&mut text, self.socket_id(slot), timeout);
                 self.reply_text(slot, &text);
                 self.text = text;
+                self.subscribe_at_once(slot, request.query().unwrap_or(""));
                 Some(Protocol::WebSocket {
                     decoder: Decoder::default(),
                     session,
@@ -76,6 +78,15 @@ impl Engine {
                 self.refuse_session(slot, code, &reason);
                 None
             }
+        }
+    }
+
+    /// What the address asks for is read as if the client had sent it first, ahead of anything that
+    /// came behind its request.
+    fn subscribe_at_once(&mut self, slot: u32, query: &str) {
+        for message in pusher::subscriptions(query) {
+            let input = &mut self.connections.waiting(slot).input;
+            websocket::encode_as_client(Opcode::Text, &message, input);
         }
     }
 

@@ -98,6 +98,21 @@ for (const shards of [1, 4]) {
       assert.deepEqual(await publish(names[0], 'quiet').then((response) => response.json()), {});
     });
 
+    test('a client resumes in its address, without a further round trip', async () => {
+      const name = 'kept-address';
+      const { at: { epoch } } = await reader(name);
+      for (let n = 1; n <= 20; n += 1) await publish(name, n);
+      const data = JSON.stringify({ channel: name, resume: { epoch, serial: 5 } });
+      const raw = await made.raw(`protocol=7&subscribe=${encodeURIComponent(data)}&subscribe=plain`);
+      await publish(name, 21);
+      const from = (await raw.frames.first(2))[1];
+      assert.deepEqual(JSON.parse(from.data), { epoch, serial: 5, recovered: true });
+      await raw.frames.find(({ data }) => data === '21', 'the live event');
+      const events = raw.frames.all.filter(({ event, channel }) => event === 'tick' && channel === name);
+      assert.deepEqual(events.map(({ serial }) => serial), Array.from({ length: 16 }, (_, n) => n + 6));
+      await raw.frames.find(({ event, channel }) => event === 'pusher_internal:subscription_succeeded' && channel === 'plain', 'the other channel');
+    });
+
     test('a channel that no pattern names has no serials, and says nothing of them', async () => {
       const one = await reader('plain', { rewind: 5 });
       assert.deepEqual(one.at, {});

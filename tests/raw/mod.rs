@@ -127,29 +127,34 @@ impl Raw {
 
     pub fn compressing_over(stream: TcpStream, window_bits: u8) -> Raw {
         let offer = format!("permessage-deflate; server_max_window_bits={window_bits}");
-        let (raw, head) = Raw::ask(stream, &format!("{EXTENSIONS}: {offer}\r\n"));
+        let (raw, head) = Raw::ask(stream, "", &format!("{EXTENSIONS}: {offer}\r\n"), &[]);
         assert!(head.contains(&offer.replace("; ", NO_TAKEOVER)), "{head}");
         raw
     }
 
     /// The upgrade is asked for and answered; what it was answered with is not read yet.
     pub fn over(stream: TcpStream) -> Raw {
-        Raw::ask(stream, "").0
+        Raw::ask(stream, "", "", &[]).0
+    }
+
+    /// Subscribes in its address to what the query names, and sends these bytes behind the request.
+    pub fn subscribing(address: SocketAddr, query: &str, behind: &[u8]) -> Raw {
+        Raw::ask(dial(address), query, "", behind).0
     }
 
     /// The same with more headers, and the head of the answer.
-    fn ask(stream: TcpStream, headers: &str) -> (Raw, String) {
+    fn ask(stream: TcpStream, query: &str, headers: &str, behind: &[u8]) -> (Raw, String) {
         let mut raw = Raw {
             stream,
             input: Vec::new(),
             taken: 0,
         };
         let request = format!(
-            "GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+            "GET /app/app-key?protocol=7{query} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{headers}\
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        let sent = raw.stream.write_all(request.as_bytes());
+        let sent = raw.stream.write_all(&[request.as_bytes(), behind].concat());
         sent.expect("it can be sent");
         let head = read_head(&mut raw.stream, &mut raw.input);
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");

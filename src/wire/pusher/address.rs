@@ -1,7 +1,10 @@
-//! What a connection's address says: the application's key and the version of the protocol.
+//! What a connection's address says: the application's key, the version of the protocol, and what
+//! to subscribe to at once.
 
 use super::close::CloseCode;
 use super::socket_id::is_digits;
+use crate::wire::http::query_pairs;
+use crate::wire::json;
 
 /// The protocol version that a connection's `protocol` parameter asks for, 4 to 7.
 ///
@@ -28,9 +31,29 @@ pub fn app_key<'path>(path: &'path str, prefix: &str) -> Result<&'path str, Clos
         .ok_or(CloseCode::PathNotFound)
 }
 
+/// The subscriptions that a connection's query asks for, in its order, each as the message that the
+/// client would have sent: the value of `subscribe` is the name of a channel, or the `data` of a
+/// `pusher:subscribe` event, which begins with a brace as no channel's name may.
+pub fn subscriptions(query: &str) -> impl Iterator<Item = Vec<u8>> {
+    let asked = query_pairs(query).filter(|(name, _)| name == "subscribe");
+    asked.map(|(_, value)| {
+        let mut message = br#"{"event":"pusher:subscribe","data":"#.to_vec();
+        if value.starts_with('{') {
+            message.extend_from_slice(value.as_bytes());
+        } else {
+            message.extend_from_slice(br#"{"channel":"#);
+            json::write_string(&value, &mut message);
+            message.push(b'}');
+        }
+        message.push(b'}');
+        message
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::pusher::{ClientMessage, parse_client_message};
     use proptest::prelude::*;
 
     #[test]
@@ -69,9 +92,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_query_asks_for_channels_by_name_or_by_the_data_of_a_subscription() {
+        let query = "protocol=7&subscribe=room-1&client=js&subscribe=a%2Cb&\
+                     subscribe=%7B%22channel%22%3A%22ticker%22%2C%22rewind%22%3A5%7D&subscribe=";
+        let messages: Vec<_> = subscriptions(query)
+            .map(|message| String::from_utf8(message).unwrap())
+            .collect();
+        assert_eq!(
+            messages,
+            [
+                r#"{"event":"pusher:subscribe","data":{"channel":"room-1"}}"#,
+                r#"{"event":"pusher:subscribe","data":{"channel":"a,b"}}"#,
+                r#"{"event":"pusher:subscribe","data":{"channel":"ticker","rewind":5}}"#,
+                r#"{"event":"pusher:subscribe","data":{"channel":""}}"#,
+            ]
+        );
+        assert_eq!(subscriptions("protocol=7").count(), 0);
+    }
+
+    fn percent_encode(text: &str) -> String {
+        text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    }
+
     proptest! {
         #[test]
+        fn a_name_is_subscribed_to_as_it_is(name in "[^{].*") {
+            let query = format!("subscribe={}", percent_encode(&name));
+            let message = subscriptions(&query).next().unwrap();
+            let message = parse_client_message(str::from_utf8(&message).unwrap()).unwrap();
+            let ClientMessage::Subscribe { channel, .. } = message else {
+                panic!("{message:?}");
+            };
+            prop_assert_eq!(channel, name);
+        }
+
+        #[test]
         fn random_text_never_panics(text in any::<String>()) {
+            subscriptions(&text).count();
             check_protocol(Some(&text)).ok();
             app_key(&text, "").ok();
         }

@@ -3,7 +3,7 @@
 //!
 //! | file | reason |
 //! |---|---|
-//! | `address` | which application a connection asks for, and which version of the protocol |
+//! | `address` | which application a connection asks for, which version of the protocol, and which channels |
 //! | `announcement` | what the server tells the subscribers of a channel |
 //! | `client` | what clients say |
 //! | `delivery` | serials: where a subscription begins and stands, and what is missing |
@@ -41,7 +41,7 @@ mod reply;
 mod socket_id;
 pub mod user;
 
-pub use address::{app_key, check_protocol};
+pub use address::{app_key, check_protocol, subscriptions};
 pub use client::{ClientMessage, Malformed, parse_client_message};
 pub use close::CloseCode;
 pub use event::{

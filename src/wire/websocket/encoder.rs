@@ -98,6 +98,16 @@ pub fn encode_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
+/// Appends one frame that is a whole message, as a client would have sent it: under a mask, of zeros.
+/// Panics like [`header`].
+pub fn encode_as_client(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+    let mut header = header(opcode, payload.len());
+    header.bytes[1] |= 0x80;
+    out.extend_from_slice(header.as_ref());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(payload);
+}
+
 /// Appends a close frame with this code and as many whole characters of the reason as fit (RFC 6455,
 /// section 5.5.1). Panics for a code that no frame may carry.
 pub fn encode_close(code: u16, reason: &str, out: &mut Vec<u8>) {
@@ -124,6 +134,10 @@ mod tests {
         out.clear();
         encode_frame(Opcode::Ping, b"Hello", &mut out);
         assert_eq!(out, b"\x89\x05Hello");
+
+        out.clear();
+        encode_as_client(Opcode::Text, b"Hello", &mut out);
+        assert_eq!(out, b"\x81\x85\0\0\0\0Hello");
 
         assert_eq!(header(Opcode::Binary, 256).as_ref(), b"\x82\x7E\x01\x00");
         assert_eq!(

@@ -31,7 +31,8 @@ mod oracle;
 pub use decoder::{Decoder, Limits};
 pub use deflate::{Agreement, Deflater, Inflater, WindowBits, agree};
 pub use encoder::{
-    Header, encode_close, encode_frame, frame_lengths, header, is_compressed, payload_of, text_of,
+    Header, encode_as_client, encode_close, encode_frame, frame_lengths, header, is_compressed,
+    payload_of, text_of,
 };
 pub use frame::{Opcode, unmask};
 pub use handshake::{Refusal, Upgrade, accept_key, check_upgrade};
