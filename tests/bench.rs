@@ -175,7 +175,14 @@ fn the_knee_is_searched_and_confirmed() {
 
 #[test]
 fn storms_count_every_handshake() {
-    let (_, results) = measured(&["connect", "--connections", "200", "--reconnects", "1"]);
+    for way in ["message", "address"] {
+        count_handshakes(way);
+    }
+}
+
+fn count_handshakes(way: &str) {
+    let storm = ["connect", "--connections", "200", "--reconnects", "1"];
+    let (_, results) = measured(&[&storm[..], &["--subscribe-by", way]].concat());
     assert_not_failed(&results);
     let storms: Vec<_> = results
         .storms

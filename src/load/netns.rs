@@ -78,6 +78,14 @@ pub fn enter(cores: &[usize]) -> Result<(), NetnsError> {
     write(STEERED_TO, &mask(cores))
 }
 
+/// Whether the loopback of this thread's namespace steers, whoever had it do so.
+pub fn is_steered() -> bool {
+    fs::read_to_string(STEERED_TO).is_ok_and(|mask| {
+        mask.chars()
+            .any(|digit| digit.is_ascii_hexdigit() && digit != '0')
+    })
+}
+
 fn lift_loopback() -> Result<(), NetnsError> {
     let ip = Command::new("ip")
         .args(["link", "set", "lo", "up"])
@@ -139,6 +147,7 @@ mod tests {
             let mut bytes = [0; 7];
             listener.accept().unwrap().0.read_exact(&mut bytes).unwrap();
             assert_eq!(&bytes, b"steered");
+            assert!(is_steered());
             Ok(fs::read_to_string(STEERED_TO).unwrap())
         });
         match inside.join().unwrap() {

@@ -95,6 +95,10 @@ pub struct Pusher {
     pub key: String,
     /// Signs subscriptions to private and presence channels, and is needed for them alone.
     pub secret: Option<String>,
+    /// Clients ask for the channel that they open with in their address (`&subscribe=CHANNEL`, as outpour takes it),
+    /// and not by a message after the greeting. Only for a public one: the others are signed for a socket id, which
+    /// the greeting tells.
+    pub subscribes_in_address: bool,
 }
 
 impl Pusher {
@@ -104,6 +108,7 @@ impl Pusher {
             path: format!("/app/{key}?protocol=7&client=outpour-bench&version=1.0"),
             key: key.to_owned(),
             secret: secret.map(str::to_owned),
+            subscribes_in_address: false,
         }
     }
 }

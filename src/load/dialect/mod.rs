@@ -128,6 +128,6 @@ pub fn dialect(
         Speech::Nats { path } => Box::new(Nats::new(path, host)),
         Speech::Mqtt { path } => Box::new(Mqtt::new(path, host)),
         Speech::SocketIo { path } => Box::new(SocketIo::new(path, host)),
-        Speech::Pusher(pusher) => Box::new(PusherDialect::new(pusher, host, channels.access())),
+        Speech::Pusher(pusher) => Box::new(PusherDialect::new(pusher, host, channels)),
     }
 }

@@ -1,6 +1,9 @@
 //! The Pusher Channels protocol, version 7, over WebSocket.
 //!
 //! Stages of a [`Speaker`]: [`UPGRADING`] until the answer to the upgrade has come, then [`TALKING`].
+//!
+//! A client may name its first channel in its address. It is then greeted at once, as far as the others can tell: its
+//! upgrade is its subscription.
 
 use std::net::SocketAddr;
 
@@ -9,7 +12,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::frames::{self, append_masked};
 use super::{Dialect, Fault, Heard, Speaker, upgrade};
-use crate::load::orders::{Access, Pusher};
+use crate::load::orders::{Access, Channels, Pusher};
 use crate::load::stamp::Stamp;
 use crate::wire::signature::Signer;
 
@@ -17,7 +20,9 @@ const UPGRADING: u8 = 0;
 const TALKING: u8 = 1;
 
 pub struct PusherDialect {
-    request: String,
+    path: String,
+    host: SocketAddr,
+    subscribes_in_address: bool,
     key: String,
     signer: Option<Signer>,
     access: Access,
@@ -36,9 +41,15 @@ struct Established {
 }
 
 impl PusherDialect {
-    pub fn new(pusher: &Pusher, host: SocketAddr, access: Access) -> PusherDialect {
+    pub fn new(pusher: &Pusher, host: SocketAddr, channels: &Channels) -> PusherDialect {
+        let access = channels.access();
+        let has_first = matches!(channels, Channels::Shared { .. });
         PusherDialect {
-            request: upgrade::request(&pusher.path, host, None),
+            path: pusher.path.clone(),
+            host,
+            subscribes_in_address: pusher.subscribes_in_address
+                && has_first
+                && access == Access::Public,
             key: pusher.key.clone(),
             signer: pusher
                 .secret
@@ -60,6 +71,7 @@ impl PusherDialect {
         let said = || Fault(String::from_utf8_lossy(payload).into_owned());
         let event: Event<'_> = serde_json::from_slice(payload).map_err(|_| said())?;
         Ok(match event.event {
+            "pusher:connection_established" if self.subscribes_in_address => Heard::Nothing,
             "pusher:connection_established" => {
                 if self.access != Access::Public {
                     let established = established(event.data).ok_or_else(said)?;
@@ -103,6 +115,10 @@ impl PusherDialect {
 }
 
 impl Dialect for PusherDialect {
+    fn is_greeted_at_once(&self) -> bool {
+        self.subscribes_in_address
+    }
+
     /// News of members are of another length than messages.
     fn is_even(&self) -> bool {
         !matches!(self.access, Access::Presence { .. })
@@ -110,7 +126,9 @@ impl Dialect for PusherDialect {
 
     fn open(&self, speaker: &mut Speaker, out: &mut Vec<u8>) {
         speaker.stage = UPGRADING;
-        out.extend_from_slice(self.request.as_bytes());
+        if !self.subscribes_in_address {
+            out.extend_from_slice(upgrade::request(&self.path, self.host, None).as_bytes());
+        }
     }
 
     fn take<'a>(
@@ -142,6 +160,12 @@ impl Dialect for PusherDialect {
     }
 
     fn subscribe(&self, speaker: &mut Speaker, channel: &str, out: &mut Vec<u8>) {
+        if self.subscribes_in_address {
+            let separator = if self.path.contains('?') { '&' } else { '?' };
+            let path = format!("{}{separator}subscribe={channel}", self.path);
+            out.extend_from_slice(upgrade::request(&path, self.host, None).as_bytes());
+            return;
+        }
         let (auth, user) = self.proof(speaker, channel);
         let user = user.map_or(String::new(), |user| {
             format!(r#","channel_data":{}"#, serde_json::Value::String(user))
@@ -193,12 +217,16 @@ mod tests {
     use crate::wire::websocket::{Opcode, encode_frame};
 
     fn dialect(access: Access) -> PusherDialect {
-        let address = ([127, 0, 0, 1], 80).into();
-        PusherDialect::new(
-            &Pusher::new("key", Some("7ad3773142a6692b25b8")),
-            address,
+        speaking(&Pusher::new("key", Some("7ad3773142a6692b25b8")), access)
+    }
+
+    fn speaking(pusher: &Pusher, access: Access) -> PusherDialect {
+        let channels = Channels::Shared {
             access,
-        )
+            name: "a".to_owned(),
+            count: 1,
+        };
+        PusherDialect::new(pusher, ([127, 0, 0, 1], 80).into(), &channels)
     }
 
     fn text(text: &str) -> Vec<u8> {
@@ -265,6 +293,34 @@ mod tests {
             expected.map(|text| text.chars().take(10).collect::<String>())
         );
         assert!(out.ends_with(br#"{"event":"pusher:pong","data":{}}"#));
+    }
+
+    #[test]
+    fn a_client_that_subscribes_in_its_address_says_no_more_and_is_subscribed() {
+        let mut pusher = Pusher::new("key", None);
+        pusher.subscribes_in_address = true;
+        let dialect = speaking(&pusher, Access::Public);
+        let (mut speaker, mut out) = (Speaker::default(), Vec::new());
+        dialect.open(&mut speaker, &mut out);
+        assert!(out.is_empty() && dialect.is_greeted_at_once());
+        dialect.subscribe(&mut speaker, "a", &mut out);
+        let asked = String::from_utf8(out).unwrap();
+        assert!(asked.starts_with("GET /app/key?protocol=7&"), "{asked}");
+        assert!(asked.contains("&subscribe=a HTTP/1.1\r\n"), "{asked}");
+        let mut bytes =
+            format!("HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {PROOF}\r\n\r\n")
+                .into_bytes();
+        for event in [
+            r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.2\"}"}"#,
+            r#"{"event":"pusher_internal:subscription_succeeded","channel":"a","data":"{}"}"#,
+        ] {
+            bytes.extend(text(event));
+        }
+        let (all, out) = heard(&dialect, &mut speaker, &bytes);
+        assert_eq!(all, ["Nothing", "Nothing", "Subscribed"]);
+        assert!(out.is_empty());
+        // What is signed needs the greeting first.
+        assert!(!speaking(&pusher, Access::Private).is_greeted_at_once());
     }
 
     #[test]

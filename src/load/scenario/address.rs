@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use http::Uri;
 
-use super::settings::{Dialect, Target};
+use super::settings::{Dialect, SubscribeBy, Target};
 use crate::load::orders::{Pusher, Speech};
 use crate::load::publisher::http::{App, Form};
 
@@ -52,7 +52,7 @@ impl Address {
             ),
             Dialect::Pusher => {
                 let (prefix, path) = pusher_path(&place.path, &app.key);
-                let mut pusher = Pusher::new(&app.key, Some(&app.secret));
+                let mut pusher = pusher(&app, settings);
                 if let Some(path) = path {
                     pusher.path = path;
                 } else {
@@ -104,11 +104,11 @@ impl Address {
     }
 
     /// A server that was started for this run.
-    pub fn of_own(socket: SocketAddr, app: &App) -> Address {
+    pub fn of_own(socket: SocketAddr, app: &App, settings: &Target) -> Address {
         Address {
             url: format!("ws://{socket}"),
             clients: socket,
-            speech: Speech::Pusher(Pusher::new(&app.key, Some(&app.secret))),
+            speech: Speech::Pusher(pusher(app, settings)),
             publish: Some((
                 socket,
                 Form::Pusher {
@@ -119,6 +119,12 @@ impl Address {
             )),
         }
     }
+}
+
+fn pusher(app: &App, settings: &Target) -> Pusher {
+    let mut pusher = Pusher::new(&app.key, Some(&app.secret));
+    pusher.subscribes_in_address = settings.subscribe_by == SubscribeBy::Address;
+    pusher
 }
 
 fn app(settings: &Target) -> App {

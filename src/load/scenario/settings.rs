@@ -87,6 +87,14 @@ pub enum Dialect {
     SocketIo,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SubscribeBy {
+    /// A message after the greeting.
+    Message,
+    /// The query of the address (outpour alone); private and presence channels by a message.
+    Address,
+}
+
 /// How many clients decode every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decode {
@@ -203,6 +211,9 @@ pub struct Target {
     /// What the target speaks
     #[arg(long, value_enum, default_value_t = Dialect::Pusher)]
     pub dialect: Dialect,
+    /// How clients of the pusher dialect ask for the channel that they open with
+    #[arg(long, value_enum, default_value_t = SubscribeBy::Message)]
+    pub subscribe_by: SubscribeBy,
     /// Where events are published, http://host:port[/path] [default: the target's HTTP API]. For
     /// another dialect than pusher it takes the data as the body of a POST; {channel} in it is replaced
     #[arg(long, value_name = "URL")]

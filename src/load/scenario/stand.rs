@@ -125,7 +125,8 @@ impl Stand {
             Some(url) => (None, Address::of_target(url, &common.target)?),
             None => {
                 let server = start_server(common, &cores, need)?;
-                let address = Address::of_own(server.address, &server::built_in_app());
+                let address =
+                    Address::of_own(server.address, &server::built_in_app(), &common.target);
                 (Some(server), address)
             }
         };
@@ -163,7 +164,7 @@ impl Stand {
             pids,
             target: target(common, &address, server.as_ref(), &cores),
             network: match is_local {
-                true if common.server.netns => Network::Netns,
+                true if netns::is_steered() => Network::Netns,
                 true => Network::Loopback,
                 false => Network::Remote,
             },
