@@ -72,11 +72,7 @@ def of_connections(results):
     failed = sum(storm["failed"] for storm in results["storms"])
     if failed:
         complaints.append(("connections", f"{failed} attempts to connect failed and were made again"))
-    for kind in ("connect", "reconnect"):
-        storm = next((storm for storm in results["storms"] if storm["kind"] == kind), None)
-        if storm:
-            figures[f"storm {kind}"] = storm["handshakes_per_s"]
-            figures[f"storm {kind} cpu"] = storm["server_cpu_us_per_handshake"]
+    figures.update(of_storms(results, "storm"))
     memory = results["memory"]
     if memory:
         most = memory["readings"][-1]["connections"]
@@ -85,6 +81,22 @@ def of_connections(results):
         figures["idle bytes"] = memory["server_bytes_per_connection"]
         figures["idle bytes in all"] = memory["server_bytes_per_connection_from_none"]
     return figures, complaints
+
+
+def of_storms_by_message(results):
+    """Storms whose clients were greeted first and then subscribed."""
+    complaints = [] if results["verdict"] == "valid" else [("storms by message", str(results["verdict"]))]
+    return of_storms(results, "storm by message"), complaints
+
+
+def of_storms(results, prefix):
+    figures = {}
+    for kind in ("connect", "reconnect"):
+        storm = next((storm for storm in results["storms"] if storm["kind"] == kind), None)
+        if storm:
+            figures[f"{prefix} {kind}"] = storm["handshakes_per_s"]
+            figures[f"{prefix} {kind} cpu"] = storm["server_cpu_us_per_handshake"]
+    return figures
 
 
 def knee_of(results):
