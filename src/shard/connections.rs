@@ -486,6 +486,12 @@ impl Connection {
         self.variant == Variant::Xhr
     }
 
+    /// It has published what could not be taken yet.
+    pub fn is_parked(&self) -> bool {
+        let waiting = self.waiting.as_ref();
+        waiting.is_some_and(|waiting| !waiting.parked.is_empty())
+    }
+
     pub fn is_waiting(&self) -> bool {
         self.waiting
             .as_ref()

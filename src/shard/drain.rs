@@ -19,10 +19,14 @@ impl Engine {
             if self.connections[slot].state == State::Open {
                 self.hurry_poll(slot);
             }
-            if self.connections[slot].state != State::Open || self.connections[slot].is_waiting() {
+            let connection = &self.connections[slot];
+            if connection.state != State::Open || connection.is_parked() {
                 continue;
             }
-            match &self.connections[slot].protocol {
+            let is_waiting = connection.is_waiting();
+            match &connection.protocol {
+                Protocol::Fallback(_) | Protocol::EventStream if is_waiting => {}
+                // One that waits for homes is closed when they have answered.
                 Protocol::WebSocket { .. }
                 | Protocol::Echo { .. }
                 | Protocol::Fallback(_)
@@ -32,7 +36,7 @@ impl Engine {
                     let delay_ms = ((order >> 32) * drain_ms) >> 32;
                     self.wheel.set(slot, self.now_ms + delay_ms);
                 }
-                Protocol::Http(_) if self.connections[slot].waiting.is_none() => {
+                Protocol::Http(_) if connection.waiting.is_none() => {
                     self.close_after_flush(slot);
                 }
                 Protocol::Http(_)

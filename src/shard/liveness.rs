@@ -135,7 +135,11 @@ impl Engine {
                     return self.refuse_parked(slot);
                 }
             } else if waiting.receipts > 0 {
-                return self.wheel.set(slot, self.now_ms + limits::KEEP_ALIVE_MS);
+                let look_ms = match self.is_draining {
+                    true => limits::DRAINED_LOOK_MS,
+                    false => limits::KEEP_ALIVE_MS,
+                };
+                return self.wheel.set(slot, self.now_ms + look_ms);
             }
         }
         if self.is_draining {
