@@ -85,3 +85,32 @@ fn what_an_address_asks_for_is_answered_as_if_it_had_been_sent_first() {
     assert_eq!(sum(&running, Metric::MessagesRefused), 3 * 16);
     running.stop();
 }
+
+#[test]
+fn an_address_is_as_long_as_what_a_client_may_send_ahead() {
+    let running = serve(1, |options| options.http_head_bytes_max = 1 << 20);
+    let query = "&subscribe=".repeat(10_000);
+    let mut client = Raw::subscribing(running.address(), &query, &[]);
+    let mut next = || String::from_utf8(client.next().unwrap().1).unwrap();
+    assert!(next().contains("pusher:connection_established"));
+    assert!(next().contains("more subscriptions than are read at once"));
+    running.stop();
+}
+
+#[test]
+fn a_head_in_pieces_and_a_compressing_client_subscribe_in_their_address_too() {
+    let running = serve(2, |_| {});
+    let address = running.address();
+    for number in 0..8 {
+        let room = format!("room-{number}");
+        let query = format!("&subscribe={room}");
+        let mut client = Raw::subscribing_in_pieces(address, &query, 9);
+        let mut next = || String::from_utf8(client.next().unwrap().1).unwrap();
+        assert!(next().contains("pusher:connection_established"));
+        assert_eq!(next(), confirmation(&room));
+        let mut publisher = Publisher::connect(address);
+        publisher.publish(&room, "live");
+        assert_eq!(data_of(&next(), &room), "live");
+    }
+    running.stop();
+}

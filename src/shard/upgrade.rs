@@ -4,6 +4,7 @@
 use std::mem;
 
 use crate::base::dialect::Dialect;
+use crate::base::limits;
 use crate::base::metrics::Metric;
 use crate::hub::session::Session;
 use crate::hub::variant::Variant;
@@ -82,10 +83,17 @@ impl Engine {
     }
 
     /// What the address asks for is read as if the client had sent it first, ahead of anything that
-    /// came behind its request.
+    /// came behind its request; no more than a client may send ahead.
     fn subscribe_at_once(&mut self, slot: u32, query: &str) {
         for message in pusher::subscriptions(query) {
             let input = &mut self.connections.waiting(slot).input;
+            if input.len() + message.len() > limits::READ_AHEAD_BYTES_MAX {
+                let error = "The address asks for more subscriptions than are read at once";
+                self.metrics.add(Metric::MessagesRefused, 1);
+                let mut text = Vec::new();
+                pusher::encode_error(&mut text, error, None, None);
+                return self.reply_text(slot, &text);
+            }
             websocket::encode_as_client(Opcode::Text, &message, input);
         }
     }

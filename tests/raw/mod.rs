@@ -115,6 +115,14 @@ const COMPRESSED: u8 = 0x40;
 const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
 const NO_TAKEOVER: &str = "; server_no_context_takeover; client_no_context_takeover; ";
 
+fn upgrade_request(query: &str, headers: &str) -> String {
+    format!(
+        "GET /app/app-key?protocol=7{query} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{headers}\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
 impl Raw {
     pub fn connect(address: SocketAddr) -> Raw {
         Raw::over(dial(address))
@@ -142,20 +150,32 @@ impl Raw {
         Raw::ask(dial(address), query, "", behind).0
     }
 
+    /// Likewise, and takes compressed messages; its request goes out byte by byte.
+    pub fn subscribing_in_pieces(address: SocketAddr, query: &str, window_bits: u8) -> Raw {
+        let mut stream = dial(address);
+        stream.set_nodelay(true).expect("it is a socket");
+        let offer = format!("permessage-deflate; server_max_window_bits={window_bits}");
+        let request = upgrade_request(query, &format!("{EXTENSIONS}: {offer}\r\n"));
+        for byte in request.as_bytes() {
+            stream.write_all(&[*byte]).expect("it can be sent");
+        }
+        Raw::answered(stream).0
+    }
+
     /// The same with more headers, and the head of the answer.
-    fn ask(stream: TcpStream, query: &str, headers: &str, behind: &[u8]) -> (Raw, String) {
+    fn ask(mut stream: TcpStream, query: &str, headers: &str, behind: &[u8]) -> (Raw, String) {
+        let request = upgrade_request(query, headers);
+        let sent = stream.write_all(&[request.as_bytes(), behind].concat());
+        sent.expect("it can be sent");
+        Raw::answered(stream)
+    }
+
+    fn answered(stream: TcpStream) -> (Raw, String) {
         let mut raw = Raw {
             stream,
             input: Vec::new(),
             taken: 0,
         };
-        let request = format!(
-            "GET /app/app-key?protocol=7{query} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
-            Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{headers}\
-            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        let sent = raw.stream.write_all(&[request.as_bytes(), behind].concat());
-        sent.expect("it can be sent");
         let head = read_head(&mut raw.stream, &mut raw.input);
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         (raw, head)
