@@ -164,7 +164,7 @@ impl Stand {
             pids,
             target: target(common, &address, server.as_ref(), &cores),
             network: match is_local {
-                true if netns::is_steered() => Network::Netns,
+                true if netns::is_steered_to(&cores.generator) => Network::Netns,
                 true => Network::Loopback,
                 false => Network::Remote,
             },

@@ -120,7 +120,8 @@ impl Crew {
 
     pub(super) fn on_greeted(&mut self, slot: u32, talk: &mut Talk) {
         self.progress_ns = self.now_ns;
-        if !self.is_guest(slot) {
+        // Where the upgrade is the subscription, it is known when that is answered.
+        if !self.is_guest(slot) && !self.dialect.is_greeted_at_once() {
             self.greeted_ns = self.now_ns;
         }
         let is_first = self.orders.channels.at_first(self.number(slot)).is_some();
@@ -157,6 +158,9 @@ impl Crew {
             self.run.churn.joins += 1;
             self.run.churn.opened.record_us(us);
             return self.seat_guest(slot);
+        }
+        if self.dialect.is_greeted_at_once() {
+            self.greeted_ns = self.now_ns;
         }
         self.opening -= 1;
         self.open += 1;
