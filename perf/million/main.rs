@@ -102,9 +102,13 @@ fn main() -> io::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&is_interrupted))?;
     }
     // Put back when it is dropped: once a namespace was made from it, and at the end otherwise.
-    let tuned = tuning::tune(options.connections, options.tune)?;
+    let tune = |settings| tuning::tune(settings, options.connections, options.tune);
+    let mut tuned = vec![tune(tuning::OF_THE_MACHINE)?];
     let mut report = options.generator.begin("million")?;
-    for line in &tuned.said {
+    if options.generator.netns {
+        tuned.push(tune(tuning::OF_THE_NAMESPACE)?);
+    }
+    for line in tuned.iter().flat_map(|tuned| &tuned.said) {
         report.say(line);
     }
     measure(&options, &is_interrupted, &mut report)?;

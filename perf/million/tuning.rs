@@ -7,14 +7,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 
-struct Setting {
+pub struct Setting {
     file: &'static str,
     /// What so many connections want.
     wanted: fn(usize) -> u64,
     why: &'static str,
 }
 
-const SETTINGS: &[Setting] = &[
+/// Of the machine, or for the namespaces that are made later.
+pub const OF_THE_MACHINE: &[Setting] = &[
     Setting {
         file: "/proc/sys/fs/file-max",
         wanted: |connections| 2 * connections as u64 + 65_536,
@@ -36,6 +37,15 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// Of the namespace, once it is entered.
+pub const OF_THE_NAMESPACE: &[Setting] = &[Setting {
+    // One core works for seconds off what was sent to a million sockets. Their acknowledgements come late, the kernel
+    // takes that for loss, and sends everything again up to six times (200 ms, 400 ms, ...), to the same core.
+    file: "/proc/sys/net/ipv4/tcp_rto_min_us",
+    wanted: |_| 60_000_000,
+    why: "what is not acknowledged before the core that receives comes to it is sent again",
+}];
+
 /// What was set, to be put back.
 pub struct Tuned {
     /// For the report.
@@ -45,12 +55,12 @@ pub struct Tuned {
 }
 
 /// Looks at the settings, and sets those that are too low if that is wanted.
-pub fn tune(connections: usize, is_wanted: bool) -> io::Result<Tuned> {
+pub fn tune(settings: &[Setting], connections: usize, is_wanted: bool) -> io::Result<Tuned> {
     let mut tuned = Tuned {
         said: Vec::new(),
         before: Vec::new(),
     };
-    for setting in SETTINGS {
+    for setting in settings {
         let Setting { file, why, .. } = setting;
         let wanted = (setting.wanted)(connections);
         let Ok(text) = fs::read_to_string(file) else {
