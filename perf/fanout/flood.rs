@@ -40,6 +40,12 @@ pub struct Figures {
     pub count: Count,
 }
 
+impl Figures {
+    fn cpu_us_per_delivery(&self) -> f64 {
+        self.cpu_ns / 1e3 / self.count.messages.max(1) as f64
+    }
+}
+
 /// A flood of a server: its figures, its counters before and after, and its threads' CPU time.
 pub struct Run {
     pub figures: Figures,
@@ -72,12 +78,21 @@ pub fn measure(
             "sender  CPU us/delivery  deliveries/s  messages/visit  published  refused  lost  disorder  \
              longest lap ms  p50 ms  p99 ms  max ms  readers' CPU",
         );
-        if let Some(per_second) = load.per_second {
-            let figures = flood_naked(common, load.subscribers, per_second, manner)?;
-            report.say(line(&figures));
+        let naked = match load.per_second {
+            Some(per_second) => Some(flood_naked(common, load.subscribers, per_second, manner)?),
+            None => None,
+        };
+        if let Some(naked) = &naked {
+            report.say(line(naked));
         }
         let run = flood_server(common, load, manner)?;
         report.say(line(&run.figures));
+        if let Some(naked) = &naked {
+            report.say(format_args!(
+                "ratio   {:.3} of one run each; their messages a visit differ, and a visit's price is shared by these",
+                run.figures.cpu_us_per_delivery() / naked.cpu_us_per_delivery()
+            ));
+        }
         say_counters(&run.before, &run.after, report);
         report.say(format_args!("threads: {}", run.threads));
         say_verdict(load.subscribers, &run.figures, report);
@@ -169,7 +184,7 @@ fn line(figures: &Figures) -> String {
     format!(
         "{:<6}  {:>15.3}  {:>12.0}  {:>14.1}  {:>9}  {:>7}  {:>4}  {:>8}  {:>14.1}  {:>6.1}  {:>6.1}  {:>6.1}  {:>11.0}%",
         figures.sender,
-        figures.cpu_ns / 1e3 / deliveries,
+        figures.cpu_us_per_delivery(),
         deliveries / (figures.wall_ns / 1e9),
         figures.messages_per_visit,
         figures.accepted,
@@ -210,7 +225,7 @@ fn say_verdict(subscribers: usize, figures: &Figures, report: &mut Report) {
     let Some((_, target_us)) = target else {
         return;
     };
-    let cpu_us = figures.cpu_ns / 1e3 / figures.count.messages.max(1) as f64;
+    let cpu_us = figures.cpu_us_per_delivery();
     let verdict = if cpu_us <= *target_us {
         "met"
     } else {

@@ -16,7 +16,7 @@ use outpour::load::publisher::Publisher;
 use outpour::load::server::Server;
 
 /// The server's CPU time per delivery may be so many times that of naked sends.
-const RATIO_MAX: f64 = 1.15;
+const RATIO_MAX: f64 = 1.05;
 
 struct Round {
     cpu_us: f64,

@@ -28,13 +28,16 @@ impl Report {
                 Some(_) => "-netns",
             },
         };
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let mut words = std::env::args();
+        let program = PathBuf::from(words.next().unwrap_or_default());
+        let example = program.file_name().unwrap_or_default().to_string_lossy();
+        let arguments: Vec<String> = words.collect();
         report.say(format_args!(
             "# {name}, {}",
             said("date", &["-u", "+%F %T UTC"])
         ));
         report.say(format_args!(
-            "command   cargo run --release --example {name} -- {}",
+            "command   cargo run --release --example {example} -- {}",
             arguments.join(" ")
         ));
         report.say(format_args!("commit    {}", commit()));
