@@ -53,7 +53,7 @@
 //! Questions of the HTTP API go to the homes of the channels that they are about, a list of channels
 //! to every shard in pages; the connection of the request waits meanwhile, as for a publish.
 //!
-//! So does the question who is furthest behind ([`shard::laggards`]), which looks at cursors where they
+//! So does the question who is furthest behind ([`shard::http::laggards`]), which looks at cursors where they
 //! are: a lag is the head minus a cursor, and nothing counts it while frames are sent. Once a second
 //! each shard surveys the channels that are not settled, and those who catch up, for the metrics
 //! ([`shard::lag`]), some thousand cursors in a turn.
@@ -83,7 +83,7 @@
 //! is at its shard's head when it arrives. What went before it was fetched is told as a gap. An event
 //! that a connection is excluded from is left out for it here as well. Pages of what is retained are
 //! an answer of the home like those about members; a reader of Server-Sent Events resumes by the id
-//! of the last event that it got. Who waits for a page's first event ([`shard::poll`]) is answered by
+//! of the last event that it got. Who waits for a page's first event ([`shard::http::poll`]) is answered by
 //! the home that there is none, and told when there is: meanwhile nothing is under way, so waiting takes
 //! no room from publishes, and each connection waits for one page at most.
 //!
@@ -97,7 +97,7 @@
 //! # The journal
 //!
 //! An event of a durable channel is on disk before it is sequenced: its home gives it the serial that
-//! it will have and lets it wait ([`shard::durable`]), the edge thread writes it ([`edge::journal`]) and
+//! it will have and lets it wait ([`shard::home::durable`]), the edge thread writes it ([`edge::journal`]) and
 //! says up to where everything is synced, and only then it is appended, delivered and acknowledged.
 //! So nobody has seen a serial that a crash takes back, and a start gives homes what they retained,
 //! with the same epochs and serials. There is one file that is written to, for all shards: a sync
@@ -110,19 +110,19 @@
 //! A back end may publish again under an idempotency key. Channels that have serials know such a
 //! repeat: the key travels with the event to its home, which remembers the keys of the last events
 //! beside what it retains ([`hub::repeats`]) and looks for one before anything is given a serial
-//! ([`shard::repeat`]). So the answer is that of the first, and nobody gets the event again, whichever
+//! ([`shard::home::repeat`]). So the answer is that of the first, and nobody gets the event again, whichever
 //! shard the repeat comes over. What waits for the disk is found by its key too, and the repeat waits
 //! with it ([`hub::durable`]); the journal keeps keys, and a start gives them back to homes. Where
 //! nothing would remember, the publish is refused.
 //!
 //! # Sessions over HTTP
 //!
-//! A client without a WebSocket has a session ([`shard::sessions`]): a connection's record without
+//! A client without a WebSocket has a session ([`shard::fallback::sessions`]): a connection's record without
 //! a socket, whose frames go out through whatever request of the client receives just then
-//! ([`shard::receivers`]). Without one it stands where a full socket stands. Its frames lie in the
+//! ([`shard::fallback::receivers`]). Without one it stands where a full socket stands. Its frames lie in the
 //! log as HTTP chunks, so a stream is sent like any subscriber. A session lives on the shard that
 //! its name hashes to; a connection whose request calls it on another shard moves there, socket and
-//! all ([`shard::transfer`]), and stays. A reader of Server-Sent Events ([`shard::event_stream`])
+//! all ([`shard::fallback::transfer`]), and stays. A reader of Server-Sent Events ([`shard::http::event_stream`])
 //! is an ordinary connection in a variant of its own.
 //!
 //! # Copies

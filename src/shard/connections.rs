@@ -24,9 +24,9 @@ use crate::wire::http::Progress;
 use crate::wire::websocket::Decoder;
 
 use super::backlog::Backlog;
-use super::requests::Answer;
-use super::sessions::Fallback;
-use super::transfer::Departure;
+use super::fallback::sessions::Fallback;
+use super::fallback::transfer::Departure;
+use super::http::Answer;
 
 /// One connection, or the slot of one to come.
 pub struct Connection {

@@ -7,12 +7,11 @@
 //! |---|---|
 //! | the turn | `turn`, `pace` (how long it takes), `liveness` (timers), `drain`, `mesh` (lanes), `edge_link` |
 //! | connections | `connections`, `intake` (bytes that came), `upgrade` (opening WebSockets) |
-//! | the path of an event | `publish`, `hold` (hooks), `repeat` (known by its key), `durable` (the journal), `home` (order, letters out), `membership` (letters in, subscriptions), `sweep` |
-//! | what homes know and tell | `ask`, `entry` (presence, caches), `counts`, `users`, `queries`, `reach` (how many have an event) |
-//! | who is behind | `lag` (the look, and the metrics' survey), `laggards` (the API's question) |
-//! | what was missed | `retention` (at home), `backlog` (who catches up), `poll` (who waits for what comes next) |
-//! | HTTP | `requests`, `api`, `event_stream` |
-//! | HTTP instead of WebSockets | `fallback` (calls), `sessions`, `receivers`, `transfer` (to the session's shard) |
+//! | the path of an event | `publish`, [`home`] (what a channel's home does first), `membership` (letters in, subscriptions), `sweep` |
+//! | questions to homes | `ask` |
+//! | who is behind | `lag` (the look, and the metrics' survey), `backlog` (who catches up), `reach` (how many have an event) |
+//! | HTTP | [`http`]: requests, the API's calls |
+//! | HTTP instead of WebSockets | [`fallback`] |
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -41,47 +40,32 @@ use crate::options::Options;
 use crate::ring::Operation;
 use crate::wire::websocket::{Deflater, Inflater};
 
-pub mod api;
 pub mod ask;
 pub mod backlog;
 pub mod connections;
-pub mod counts;
 pub mod drain;
-pub mod durable;
 pub mod edge_link;
-pub mod entry;
-pub mod event_stream;
 pub mod fallback;
-pub mod hold;
 pub mod home;
+pub mod http;
 pub mod intake;
 pub mod lag;
-pub mod laggards;
 pub mod liveness;
 pub mod membership;
 pub mod mesh;
 pub mod pace;
-mod poll;
 pub mod publish;
-pub mod queries;
 pub mod reach;
-pub mod receivers;
-pub mod repeat;
-mod requests;
-pub mod retention;
-pub mod sessions;
 pub mod sweep;
-pub mod transfer;
 pub mod turn;
 pub mod upgrade;
-pub mod users;
 
 pub use publish::home_of;
 pub use turn::{BEGIN_MS, Shard, run};
 
 use connections::Connections;
 use edge_link::EdgeLink;
-use hold::Conclusion;
+use home::hold::Conclusion;
 use lag::Survey;
 use mesh::Mesh;
 use pace::Pace;

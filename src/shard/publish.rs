@@ -22,7 +22,7 @@ use crate::wire::channel::ChannelKind;
 use crate::wire::pusher::delivery::Serial;
 
 use super::Engine;
-use super::hold::Conclusion;
+use super::home::hold::Conclusion;
 
 /// What became of events that were to be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

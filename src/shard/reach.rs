@@ -25,7 +25,7 @@ use crate::hub::letter::{Outcome, Requester};
 use crate::hub::variant::Variant;
 
 use super::Engine;
-use super::hold::Conclusion;
+use super::home::hold::Conclusion;
 
 /// ```text
 /// waits   -- the sweep has passed the position, or its time is over --> counts

@@ -1,5 +1,15 @@
 //! Requests below the path of the HTTP fallbacks: which call each makes, and the answers that need no
 //! session.
+//!
+//! | file | reason |
+//! |---|---|
+//! | `sessions` | the record of a client that has no socket |
+//! | `receivers` | requests through which it receives |
+//! | `transfer` | a connection moves to the shard of its session |
+
+pub mod receivers;
+pub mod sessions;
+pub mod transfer;
 
 use crate::base::metrics::Metric;
 use crate::hub::fallback::SessionCall;

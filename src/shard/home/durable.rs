@@ -16,12 +16,12 @@ use crate::hub::letter::{Event, Fate, Origin, Outcome, Publication, Refusal, Req
 use crate::hub::notice::ToEdge;
 use crate::wire::pusher::delivery::Serial;
 
-use super::Engine;
 use super::hold::Conclusion;
+use crate::shard::Engine;
 
 impl Engine {
     /// An event that no hook holds back, at its channel's home; it came from this shard.
-    pub(super) fn persist(
+    pub(in crate::shard) fn persist(
         &mut self,
         event: &Event<'_>,
         requester: Option<Requester>,
@@ -93,7 +93,7 @@ impl Engine {
     }
 
     /// The journal's word for what was posted.
-    pub(super) fn on_written(&mut self, written: Written) {
+    pub(in crate::shard) fn on_written(&mut self, written: Written) {
         match written {
             Written::Synced { ticket } => {
                 while let Some(due) = self.durable.pop_synced(ticket) {

@@ -12,12 +12,12 @@ use crate::wire::http::{self, Body, Request};
 use crate::wire::pusher::delivery::{self, Begin, Serial};
 use crate::wire::signature::{self, SignedRequest};
 
-use super::Engine;
+use super::Answer;
 use super::api::SIGNATURE_GRACE_S;
-use super::connections::Protocol;
-use super::membership::Standing;
-use super::requests::Answer;
 use crate::hub::variant::Variant;
+use crate::shard::Engine;
+use crate::shard::connections::Protocol;
+use crate::shard::membership::Standing;
 
 /// Where a reader begins that says nothing of the last event that it got: `rewind=20`, `rewind=2m`.
 fn begin_of(query: Option<&str>) -> Option<Begin> {
@@ -30,7 +30,7 @@ fn begin_of(query: Option<&str>) -> Option<Begin> {
 
 impl Engine {
     /// Opens a stream of the channel's events, or answers why not. `path` is what was signed.
-    pub(super) fn open_event_stream(
+    pub(in crate::shard) fn open_event_stream(
         &mut self,
         slot: u32,
         request: &Request<'_>,
@@ -97,12 +97,17 @@ impl Engine {
         Ok(Protocol::EventStream)
     }
 
-    pub(super) fn is_reader(&self, slot: u32) -> bool {
+    pub(in crate::shard) fn is_reader(&self, slot: u32) -> bool {
         self.connections[slot].variant == Variant::Sse
     }
 
     /// Sends a message to a reader, who comes back behind `serial` if nothing follows.
-    pub(super) fn reply_to_reader(&mut self, slot: u32, text: &[u8], serial: Option<Serial>) {
+    pub(in crate::shard) fn reply_to_reader(
+        &mut self,
+        slot: u32,
+        text: &[u8],
+        serial: Option<Serial>,
+    ) {
         let text = std::str::from_utf8(text).expect("messages are JSON");
         let mut frame = Vec::new();
         fallback::encode_event(text, serial, &mut frame);
@@ -110,7 +115,7 @@ impl Engine {
     }
 
     /// A comment now and then keeps what lies between from taking silence for an end.
-    pub(super) fn on_reader_timer(&mut self, slot: u32) {
+    pub(in crate::shard) fn on_reader_timer(&mut self, slot: u32) {
         if !self.connections[slot].is_blocked {
             self.reply_bytes(slot, fallback::SSE_HEARTBEAT);
         }
@@ -119,7 +124,7 @@ impl Engine {
     }
 
     /// The stream ends, and its reader comes back.
-    pub(super) fn close_event_stream(&mut self, slot: u32) {
+    pub(in crate::shard) fn close_event_stream(&mut self, slot: u32) {
         self.end_subscriptions(slot);
         let mut end = Vec::new();
         http::encode_last_chunk(&mut end);

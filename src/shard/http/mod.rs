@@ -4,6 +4,20 @@
 //! next request, but for publishes that nothing can refuse any more: behind such a one the next call
 //! that publishes is carried out at once, so that a back end that pipelines is bound by the engine
 //! and not by the way to another shard and back. One call at most waits for more than receipts.
+//!
+//! | file | what it answers |
+//! |---|---|
+//! | `api` | which call a request makes; those that publish |
+//! | `queries` | questions about channels, members and users, asked of their homes |
+//! | `laggards` | who is furthest behind |
+//! | `poll` | a page of what is retained, when its first event comes |
+//! | `event_stream` | a channel as Server-Sent Events |
+
+pub mod api;
+pub mod event_stream;
+pub mod laggards;
+mod poll;
+pub mod queries;
 
 use std::borrow::Cow;
 use std::mem;

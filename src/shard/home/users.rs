@@ -7,12 +7,12 @@ use crate::wire::pusher;
 use crate::wire::pusher::delivery::Begin;
 use crate::wire::pusher::user::{self, WatchedState};
 
-use super::Engine;
-use super::connections::Pending;
+use crate::shard::Engine;
+use crate::shard::connections::Pending;
 
 impl Engine {
     /// The connection joins its user's channel, and those of the users that it watches.
-    pub(super) fn on_sign_in(&mut self, slot: u32, app: u16, sign_in: Box<SignIn>) {
+    pub(in crate::shard) fn on_sign_in(&mut self, slot: u32, app: u16, sign_in: Box<SignIn>) {
         self.come_in(
             slot,
             app,
@@ -29,7 +29,7 @@ impl Engine {
     }
 
     /// The home of a watched user said whether it is there.
-    pub(super) fn on_watching(&mut self, slot: u32, channel: &str, is_online: bool) {
+    pub(in crate::shard) fn on_watching(&mut self, slot: u32, channel: &str, is_online: bool) {
         let waiting = self.connections[slot].waiting.as_mut();
         let pending = waiting.and_then(|waiting| waiting.pending.as_mut());
         let id = users::watched_id(channel).expect("only the watched are asked for");
@@ -41,7 +41,7 @@ impl Engine {
     }
 
     /// All homes have answered.
-    pub(super) fn conclude_sign_in(&mut self, slot: u32, sign_in: &SignIn) {
+    pub(in crate::shard) fn conclude_sign_in(&mut self, slot: u32, sign_in: &SignIn) {
         let mut text = Vec::new();
         user::encode_signin_success(&mut text, &sign_in.user_data);
         self.reply_text(slot, &text);
@@ -72,7 +72,7 @@ impl Engine {
     }
 
     /// Whether a user whose home is here is signed in, as its watchers were told.
-    pub(super) fn is_online(&self, app: u16, id: &str) -> bool {
+    pub(in crate::shard) fn is_online(&self, app: u16, id: &str) -> bool {
         let own_channel = users::own_channel(id);
         let channel = self.channels.find(app, &own_channel, Variant::Plain);
         let home = channel.and_then(|channel| self.channels[channel].home.as_ref());
@@ -80,7 +80,7 @@ impl Engine {
     }
 
     /// A user's first connection came, or its last one went.
-    pub(super) fn tell_watchers(&mut self, app: u16, id: &str, state: WatchedState) {
+    pub(in crate::shard) fn tell_watchers(&mut self, app: u16, id: &str, state: WatchedState) {
         let mut message = Vec::new();
         user::encode_watchlist_transition(&mut message, id, state);
         let message = String::from_utf8(message).expect("JSON of text is text");

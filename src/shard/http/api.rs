@@ -15,17 +15,17 @@ use crate::wire::fallback;
 use crate::wire::http::{Persistence, Request};
 use crate::wire::signature::{self, SignedRequest};
 
-use super::Engine;
-use super::connections::Pending;
-use super::publish::Routed;
-use super::requests::{Answer, JSON, Outcome, TEXT};
+use super::{Answer, JSON, Outcome, TEXT};
+use crate::shard::Engine;
+use crate::shard::connections::Pending;
+use crate::shard::publish::Routed;
 
 const ALLOW_POST: &[(&str, &str)] = &[TEXT[0], ("Allow", "POST")];
 const ALLOW_GET: &[(&str, &str)] = &[TEXT[0], ("Allow", "GET, HEAD")];
 
 impl Engine {
     /// A request to `path`, which is `/apps/` and `below`.
-    pub(super) fn serve_app(
+    pub(in crate::shard) fn serve_app(
         &mut self,
         slot: u32,
         request: &Request<'_>,
@@ -123,7 +123,7 @@ impl Engine {
     }
 
     /// A page that tells soketi's users how the server is.
-    pub(super) fn status_page(&self, page: StatusPage) -> Answer {
+    pub(in crate::shard) fn status_page(&self, page: StatusPage) -> Answer {
         let mut body = Vec::new();
         let (used_bytes, total_bytes) = memory::in_use().unwrap_or_default();
         let memory = MemoryUse {
@@ -270,4 +270,4 @@ impl Engine {
 }
 
 /// How far a request's timestamp may be off.
-pub(super) const SIGNATURE_GRACE_S: u64 = 600;
+pub(in crate::shard) const SIGNATURE_GRACE_S: u64 = 600;

@@ -8,12 +8,18 @@ use crate::hub::query::Query;
 use crate::hub::users;
 use crate::wire::api::{Laggard, Search};
 
-use super::Engine;
-use super::connections::Pending;
+use crate::shard::Engine;
+use crate::shard::connections::Pending;
 
 impl Engine {
     /// Has every shard tell who is furthest behind there.
-    pub(super) fn query_laggards(&mut self, slot: u32, app: u16, prefix: &str, search: Search) {
+    pub(in crate::shard) fn query_laggards(
+        &mut self,
+        slot: u32,
+        app: u16,
+        prefix: &str,
+        search: Search,
+    ) {
         let query = Query::Laggards {
             app,
             prefix: prefix.into(),
@@ -27,7 +33,7 @@ impl Engine {
     }
 
     /// Asks one shard to look on.
-    pub(super) fn ask_for_laggards(&mut self, slot: u32, shard: u16, from: Place) {
+    pub(in crate::shard) fn ask_for_laggards(&mut self, slot: u32, shard: u16, from: Place) {
         let waiting = self.connections[slot].waiting.as_ref();
         let pending = waiting.and_then(|waiting| waiting.pending.as_ref());
         let Some(Pending::Query(query)) = pending else {
@@ -55,7 +61,13 @@ impl Engine {
     }
 
     /// The worst of the next subscribers here. Of a user's watchers nobody knows by that name.
-    pub(super) fn laggards(&self, app: u16, prefix: &str, search: Search, from: Place) -> Content {
+    pub(in crate::shard) fn laggards(
+        &self,
+        app: u16,
+        prefix: &str,
+        search: Search,
+        from: Place,
+    ) -> Content {
         let mut lagging = Vec::new();
         let next = self.look_on(from, &mut lagging, |record| {
             record.app == app

@@ -17,7 +17,7 @@ use crate::hub::letter::{Event, Fate, Letter, Origin, Outcome, Publication, Refu
 use crate::hub::notice::{FromEdge, ToEdge};
 use crate::wire::pusher;
 
-use super::Engine;
+use crate::shard::Engine;
 
 /// Whoever waits for an event that was held is to be told.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ pub struct Conclusion {
 
 impl Engine {
     /// An event whose channel's home is here, and which came from this shard.
-    pub(super) fn take_in(
+    pub(in crate::shard) fn take_in(
         &mut self,
         event: &Event<'_>,
         requester: Option<Requester>,
@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// Reads what the edge thread has answered. Returns how many answers there were.
-    pub(super) fn read_verdicts(&mut self) -> u64 {
+    pub(in crate::shard) fn read_verdicts(&mut self) -> u64 {
         let mut verdicts = 0;
         while let Some(word) = self.edge.as_mut().and_then(|edge| edge.words.pop()) {
             match word {
@@ -150,7 +150,7 @@ impl Engine {
     }
 
     /// Tells those who wait on this shard.
-    pub(super) fn conclude_here(&mut self) {
+    pub(in crate::shard) fn conclude_here(&mut self) {
         for _ in 0..self.conclusions.len() {
             let Some(conclusion) = self.conclusions.pop_front() else {
                 break;
@@ -164,7 +164,7 @@ impl Engine {
     }
 
     /// Posts to those who wait on other shards, as far as there is room.
-    pub(super) fn post_conclusions(&mut self) {
+    pub(in crate::shard) fn post_conclusions(&mut self) {
         let (mesh, own) = (&mut self.mesh, self.index);
         self.conclusions.retain(|conclusion| {
             if conclusion.shard == own || !mesh.has_room(conclusion.shard) {
@@ -180,7 +180,7 @@ impl Engine {
     }
 
     /// A home has answered for an event that was held or refused.
-    pub(super) fn on_conclusion(&mut self, requester: Requester, outcome: Outcome) {
+    pub(in crate::shard) fn on_conclusion(&mut self, requester: Requester, outcome: Outcome) {
         match outcome {
             Outcome::Published(serial) => self.note_serial(requester, serial),
             Outcome::Dropped => self.note_dropped(requester),

@@ -21,8 +21,8 @@ use crate::ring::{End, Operation};
 use crate::wire::http::Persistence;
 use crate::wire::pusher::CloseCode;
 
-use super::Engine;
-use super::connections::{Http, Protocol, State};
+use crate::shard::Engine;
+use crate::shard::connections::{Http, Protocol, State};
 
 /// A connection on its way to another shard.
 pub struct Departure {
@@ -35,7 +35,7 @@ pub struct Departure {
 }
 
 impl Engine {
-    pub(super) fn depart(&mut self, slot: u32, home: u16, call: SessionCall) -> Protocol {
+    pub(in crate::shard) fn depart(&mut self, slot: u32, home: u16, call: SessionCall) -> Protocol {
         self.wheel.clear(slot);
         self.connections[slot].state = State::Departing;
         if self.connections[slot].is_receiving {
@@ -51,13 +51,13 @@ impl Engine {
     }
 
     /// Bytes that came before the receive was stopped.
-    pub(super) fn keep_for_departure(&mut self, slot: u32, bytes: &[u8]) {
+    pub(in crate::shard) fn keep_for_departure(&mut self, slot: u32, bytes: &[u8]) {
         if let Protocol::Departing(departure) = &mut self.connections[slot].protocol {
             departure.input.extend_from_slice(bytes);
         }
     }
 
-    pub(super) fn on_departing_receive_ended(&mut self, slot: u32, why: End) {
+    pub(in crate::shard) fn on_departing_receive_ended(&mut self, slot: u32, why: End) {
         match why {
             End::Broken(_) => return self.end(slot),
             End::EndOfStream => self.connections[slot].has_ended = true,
@@ -67,7 +67,7 @@ impl Engine {
     }
 
     /// Asks for a slot there, once nothing of the connection is under way here.
-    pub(super) fn try_depart(&mut self, slot: u32) {
+    pub(in crate::shard) fn try_depart(&mut self, slot: u32) {
         let from = self.connections.socket(slot);
         let connection = &mut self.connections[slot];
         let is_at_rest =
@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// A connection of another shard wants to come.
-    pub(super) fn on_transfer(&mut self, from: u16, transfer: Box<Transfer>) {
+    pub(in crate::shard) fn on_transfer(&mut self, from: u16, transfer: Box<Transfer>) {
         let socket = transfer.from;
         let place = match self.connections.take_slot() {
             Some(there) => {
@@ -111,7 +111,7 @@ impl Engine {
             .push_back((from, Letter::Room { socket, place }));
     }
 
-    pub(super) fn on_room(&mut self, socket: Socket, place: Place) {
+    pub(in crate::shard) fn on_room(&mut self, socket: Socket, place: Place) {
         let slot = socket.slot;
         let Protocol::Departing(departure) = &mut self.connections[slot].protocol else {
             unreachable!("a connection that moves does nothing else");
@@ -130,7 +130,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_moved(&mut self, socket: Socket, outcome: Result<(), i32>) {
+    pub(in crate::shard) fn on_moved(&mut self, socket: Socket, outcome: Result<(), i32>) {
         let slot = socket.slot;
         if outcome.is_ok() {
             self.metrics.subtract(Metric::Connections, 1);
@@ -162,12 +162,12 @@ impl Engine {
     }
 
     /// The connection that a slot was kept for does not come.
-    pub(super) fn on_stays(&mut self, there: Socket) {
+    pub(in crate::shard) fn on_stays(&mut self, there: Socket) {
         self.connections.free_slot(there.slot);
     }
 
     /// A connection came from another shard.
-    pub(super) fn on_arrived(&mut self, socket: Socket) {
+    pub(in crate::shard) fn on_arrived(&mut self, socket: Socket) {
         let slot = socket.slot;
         self.metrics.add(Metric::Connections, 1);
         self.metrics.add(Metric::Transfers, 1);
@@ -197,7 +197,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn post_transfers(&mut self) {
+    pub(in crate::shard) fn post_transfers(&mut self) {
         for _ in 0..self.transfers.len() {
             let Some((shard, letter)) = self.transfers.pop_front() else {
                 break;

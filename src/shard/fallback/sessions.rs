@@ -26,9 +26,9 @@ use crate::hub::variant::Variant;
 use crate::wire::fallback;
 use crate::wire::pusher::{self, CloseCode, user};
 
-use super::Engine;
-use super::connections::{Protocol, State};
 use super::receivers::Receiver;
+use crate::shard::Engine;
+use crate::shard::connections::{Protocol, State};
 
 /// What a session has beyond a connection.
 pub struct Fallback {
@@ -75,7 +75,11 @@ impl Fallback {
 
 impl Engine {
     /// Opens a session; nothing if there are as many as there may be.
-    pub(super) fn open_session(&mut self, name: Box<str>, call: &SessionCall) -> Option<u32> {
+    pub(in crate::shard) fn open_session(
+        &mut self,
+        name: Box<str>,
+        call: &SessionCall,
+    ) -> Option<u32> {
         let most = self.options.fallback_sessions_per_shard_max;
         if self.sessions.len() >= most as usize {
             return None;
@@ -100,7 +104,7 @@ impl Engine {
         Some(slot)
     }
 
-    pub(super) fn fallback_mut(&mut self, slot: u32) -> Option<&mut Fallback> {
+    pub(in crate::shard) fn fallback_mut(&mut self, slot: u32) -> Option<&mut Fallback> {
         match &mut self.connections[slot].protocol {
             Protocol::Fallback(fallback) => Some(fallback),
             Protocol::Http(_)
@@ -131,7 +135,7 @@ impl Engine {
     }
 
     /// Messages of the client, in their order.
-    pub(super) fn take_messages(&mut self, slot: u32, messages: Vec<String>) {
+    pub(in crate::shard) fn take_messages(&mut self, slot: u32, messages: Vec<String>) {
         self.connections[slot].heard_s = self.now_s;
         let Some(fallback) = self.fallback_mut(slot) else {
             return;
@@ -147,7 +151,7 @@ impl Engine {
     }
 
     /// Reads messages until one has to wait.
-    pub(super) fn read_inbox(&mut self, slot: u32) {
+    pub(in crate::shard) fn read_inbox(&mut self, slot: u32) {
         while self.connections[slot].state == State::Open && !self.connections[slot].is_waiting() {
             let Some(fallback) = self.fallback_mut(slot) else {
                 return;
@@ -191,14 +195,14 @@ impl Engine {
     }
 
     /// Sends a message to the client of a session.
-    pub(super) fn reply_to_session(&mut self, slot: u32, text: &str) {
+    pub(in crate::shard) fn reply_to_session(&mut self, slot: u32, text: &str) {
         let mut frame = Vec::new();
         fallback::encode_message(text, &mut frame);
         self.take_frame(slot, &frame);
     }
 
     /// Frames that lie one after the other, each as [`Engine::take_frame`] takes one.
-    pub(super) fn take_frames(&mut self, slot: u32, frames: &[u8]) {
+    pub(in crate::shard) fn take_frames(&mut self, slot: u32, frames: &[u8]) {
         let mut rest = frames;
         for length in fallback::frame_lengths(frames) {
             let (frame, behind) = rest.split_at(length);
@@ -208,7 +212,7 @@ impl Engine {
     }
 
     /// A frame for this client alone: to its receiver, or to what waits for one.
-    pub(super) fn take_frame(&mut self, slot: u32, frame: &[u8]) {
+    pub(in crate::shard) fn take_frame(&mut self, slot: u32, frame: &[u8]) {
         let bytes_max = self.options.fallback_backlog_bytes_max;
         let connection = &mut self.connections[slot];
         let is_blocked = connection.is_blocked;
@@ -237,7 +241,7 @@ impl Engine {
     }
 
     /// The session is over: the client is told as soon as it receives.
-    pub(super) fn close_session(&mut self, slot: u32, code: u16, reason: &str) {
+    pub(in crate::shard) fn close_session(&mut self, slot: u32, code: u16, reason: &str) {
         let Some(fallback) = self.fallback_mut(slot) else {
             return;
         };
@@ -257,7 +261,7 @@ impl Engine {
 
     /// The session is gone. Its slot is given back at the end of the turn, when nobody names it any
     /// more.
-    pub(super) fn end_session(&mut self, slot: u32) {
+    pub(in crate::shard) fn end_session(&mut self, slot: u32) {
         self.end_subscriptions(slot);
         self.leave_quota(slot);
         let connection = &mut self.connections[slot];
@@ -280,7 +284,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_session_timer(&mut self, slot: u32) {
+    pub(in crate::shard) fn on_session_timer(&mut self, slot: u32) {
         if self.parked_until_ms(slot) <= self.now_ms {
             self.refuse_parked(slot);
         }
@@ -324,7 +328,7 @@ impl Engine {
     }
 
     /// Sets the timer to the next moment at which the session has to be looked at.
-    pub(super) fn refresh_session_timer(&mut self, slot: u32) {
+    pub(in crate::shard) fn refresh_session_timer(&mut self, slot: u32) {
         let others_ms = self
             .parked_until_ms(slot)
             .min(self.authorized_until_ms(slot));
@@ -363,7 +367,7 @@ impl Engine {
     }
 
     /// Gives back the slots of sessions that are gone.
-    pub(super) fn free_vacated(&mut self) {
+    pub(in crate::shard) fn free_vacated(&mut self) {
         while let Some(slot) = self.vacated.pop() {
             self.connections.free_slot(slot);
         }

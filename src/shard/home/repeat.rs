@@ -11,12 +11,12 @@ use crate::hub::held::Full;
 use crate::hub::letter::{Event, Fate, Refusal, Requester};
 use crate::hub::variant::Variant;
 
-use super::Engine;
+use crate::shard::Engine;
 
 impl Engine {
     /// What an event with a key comes to that was published lately or is on its way to the disk, at
     /// its channel's home; nothing if it is the first under its key.
-    pub(super) fn repeat(
+    pub(in crate::shard) fn repeat(
         &mut self,
         event: &Event<'_>,
         requester: Option<Requester>,

@@ -17,11 +17,11 @@ use crate::wire::pusher::announcement::CACHE_MISS;
 use crate::wire::pusher::delivery::{self, Begin};
 use crate::wire::pusher::member::{MEMBER_ADDED, MEMBER_REMOVED, MemberText};
 
-use super::Engine;
+use crate::shard::Engine;
 
 impl Engine {
     /// A subscriber comes to a channel whose home is here.
-    pub(super) fn enter(
+    pub(in crate::shard) fn enter(
         &mut self,
         app: u16,
         name: &str,
@@ -95,7 +95,7 @@ impl Engine {
     }
 
     /// One who had come leaves.
-    pub(super) fn on_exit(&mut self, from: u16, exit: &Exit) {
+    pub(in crate::shard) fn on_exit(&mut self, from: u16, exit: &Exit) {
         let (app, name) = (exit.app, &*exit.channel);
         let address = Address {
             shard: from,
@@ -114,7 +114,7 @@ impl Engine {
         self.forget_over(channel);
     }
 
-    pub(super) fn tell_all(&mut self, app: u16, channel: &str, name: &str, data: &str) {
+    pub(in crate::shard) fn tell_all(&mut self, app: u16, channel: &str, name: &str, data: &str) {
         self.sequence(&Event {
             app,
             origin: Origin::Server,
@@ -130,7 +130,7 @@ impl Engine {
     }
 
     /// What the home of a channel, which is here, remembers.
-    pub(super) fn kept(&mut self, app: u16, name: &str) -> &mut Kept {
+    pub(in crate::shard) fn kept(&mut self, app: u16, name: &str) -> &mut Kept {
         let channel = self.channels.find_or_insert(app, name, Variant::Plain);
         let home = self.channels[channel].home.get_or_insert_default();
         home.kept.get_or_insert_default()
@@ -162,7 +162,7 @@ impl Engine {
     }
 
     /// A back end published an event to a cache channel.
-    pub(super) fn cache(&mut self, event: &Event<'_>) {
+    pub(in crate::shard) fn cache(&mut self, event: &Event<'_>) {
         let ttl_s = self.apps.app(event.app).cache_ttl_s;
         let over_s = self.now_s.saturating_add(ttl_s);
         let kept = self.kept(event.app, event.channel);
@@ -182,7 +182,7 @@ impl Engine {
     }
 
     /// Frees what cache channels remember longer than they may.
-    pub(super) fn forget_cached(&mut self) {
+    pub(in crate::shard) fn forget_cached(&mut self) {
         while let Some(&Reverse((over_s, key))) = self.caching.peek()
             && over_s <= self.now_s
         {

@@ -10,11 +10,11 @@ use crate::wire::channel::{self, ChannelKind};
 use crate::wire::pusher::announcement::{SUBSCRIPTION_COUNT, subscription_count_data};
 use crate::wire::pusher::user::WatchedState;
 
-use super::Engine;
+use crate::shard::Engine;
 
 impl Engine {
     /// Subscribers on all shards of a channel whose home is here.
-    pub(super) fn subscribers(&self, channel: u32) -> u32 {
+    pub(in crate::shard) fn subscribers(&self, channel: u32) -> u32 {
         let Some(home) = self.channels[channel].home.as_ref() else {
             return 0;
         };
@@ -27,7 +27,7 @@ impl Engine {
     }
 
     /// Looks at the channels whose count may have changed in this turn.
-    pub(super) fn review_counts(&mut self) {
+    pub(in crate::shard) fn review_counts(&mut self) {
         while let Some(home) = self.recounts.pop() {
             if let Some(channel) = self.channels.resolve(home) {
                 self.review_occupied(channel);
@@ -39,7 +39,7 @@ impl Engine {
 
     /// Looks at a channel at once, where what is told next must come after its being occupied. How
     /// many there are waits for the end of the turn: whoever is just let in is to be told as well.
-    pub(super) fn review_occupied_of(&mut self, app: u16, name: &str) {
+    pub(in crate::shard) fn review_occupied_of(&mut self, app: u16, name: &str) {
         if let Some(channel) = self.channels.find(app, name, Variant::Plain) {
             self.review_occupied(channel);
         }
@@ -117,7 +117,7 @@ impl Engine {
     }
 
     /// Tells the counts for which it was too early.
-    pub(super) fn tell_due_counts(&mut self) {
+    pub(in crate::shard) fn tell_due_counts(&mut self) {
         for home in std::mem::take(&mut self.counts_due) {
             let Some(channel) = self.channels.resolve(home) else {
                 continue;

@@ -21,12 +21,18 @@ use crate::hub::letter::{Exit, Outcome, Requester};
 use crate::hub::query::{Poll, PollState, Query};
 use crate::wire::api::Page;
 
-use super::Engine;
-use super::connections::Pending;
-use super::hold::Conclusion;
+use crate::shard::Engine;
+use crate::shard::connections::Pending;
+use crate::shard::home::hold::Conclusion;
 
 impl Engine {
-    pub(super) fn ask_for_events(&mut self, slot: u32, app: u16, channel: &str, mut page: Page) {
+    pub(in crate::shard) fn ask_for_events(
+        &mut self,
+        slot: u32,
+        app: u16,
+        channel: &str,
+        mut page: Page,
+    ) {
         if self.is_draining {
             page.wait_ms = 0;
         }
@@ -59,7 +65,7 @@ impl Engine {
 
     /// The home has no event to tell: it will say when there is one, which is what the connection
     /// waits for now.
-    pub(super) fn wait_for_event(&mut self, slot: u32, query: Box<Query>) {
+    pub(in crate::shard) fn wait_for_event(&mut self, slot: u32, query: Box<Query>) {
         let waiting = self.connections.waiting(slot);
         waiting.pending = Some(Pending::Query(query));
         waiting.receipts = 1;
@@ -71,7 +77,7 @@ impl Engine {
     }
 
     /// A home here has an event that those did not have who wait for one.
-    pub(super) fn wake_waiters(&mut self, waiters: BTreeSet<Address>) {
+    pub(in crate::shard) fn wake_waiters(&mut self, waiters: BTreeSet<Address>) {
         self.metrics
             .subtract(Metric::PageWaiters, waiters.len() as u64);
         for Address { shard, socket } in waiters {
@@ -84,14 +90,14 @@ impl Engine {
     }
 
     /// An event has come. It may be one before the first that is waited for: then the home says so.
-    pub(super) fn ask_again(&mut self, socket: Socket) {
+    pub(in crate::shard) fn ask_again(&mut self, socket: Socket) {
         if self.connections.is_current(socket) && self.is_told_nothing(socket.slot) {
             self.resume_poll(socket.slot);
         }
     }
 
     /// The time to look after one who waits for an event.
-    pub(super) fn on_poll_timer(&mut self, slot: u32) {
+    pub(in crate::shard) fn on_poll_timer(&mut self, slot: u32) {
         let poll = self.connections[slot].poll().expect("it was just seen");
         let until_ms = match poll.state {
             PollState::Waits => poll.until_ms,
@@ -105,7 +111,7 @@ impl Engine {
     }
 
     /// One who waits for an event is told that there is none: its time is over, or it says no more.
-    pub(super) fn hurry_poll(&mut self, slot: u32) {
+    pub(in crate::shard) fn hurry_poll(&mut self, slot: u32) {
         if self.is_told_nothing(slot) {
             self.poll_mut(slot).page.wait_ms = 0;
             self.resume_poll(slot);
@@ -113,7 +119,7 @@ impl Engine {
     }
 
     /// One who waits for an event may have left: then its home forgets it.
-    pub(super) fn leave_poll(&mut self, slot: u32) {
+    pub(in crate::shard) fn leave_poll(&mut self, slot: u32) {
         let socket = self.connections.socket(slot);
         let Some(poll) = self.connections[slot].poll() else {
             return;
@@ -136,7 +142,7 @@ impl Engine {
     }
 
     /// One who perhaps waits for an event of a channel whose home is here has left.
-    pub(super) fn forget_waiter(&mut self, address: Address, channel: Option<u32>) {
+    pub(in crate::shard) fn forget_waiter(&mut self, address: Address, channel: Option<u32>) {
         // Its question may have come in the same turn.
         for (from, ask) in &mut self.queries {
             if let Question::History(page) = &mut ask.question

@@ -15,13 +15,19 @@ use crate::wire::pusher::CloseCode;
 use crate::wire::pusher::delivery::Serial;
 use crate::wire::pusher::user;
 
-use super::Engine;
-use super::connections::Pending;
-use super::requests::Answer;
+use super::Answer;
+use crate::shard::Engine;
+use crate::shard::connections::Pending;
 
 impl Engine {
     /// Puts a question about one channel; the home's answer is the body.
-    pub(super) fn query(&mut self, slot: u32, app: u16, channel: &str, question: Question) {
+    pub(in crate::shard) fn query(
+        &mut self,
+        slot: u32,
+        app: u16,
+        channel: &str,
+        question: Question,
+    ) {
         let query = Query::One(Vec::new());
         self.connections.waiting(slot).pending = Some(Pending::Query(Box::new(query)));
         self.ask(Ask {
@@ -33,7 +39,13 @@ impl Engine {
     }
 
     /// Has every shard tell the channels whose home it is.
-    pub(super) fn query_list(&mut self, slot: u32, app: u16, prefix: &str, told: Attributes) {
+    pub(in crate::shard) fn query_list(
+        &mut self,
+        slot: u32,
+        app: u16,
+        prefix: &str,
+        told: Attributes,
+    ) {
         let query = Query::List {
             app,
             prefix: prefix.into(),
@@ -69,7 +81,7 @@ impl Engine {
     }
 
     /// Takes a part of an answer.
-    pub(super) fn on_told(&mut self, slot: u32, content: Content) {
+    pub(in crate::shard) fn on_told(&mut self, slot: u32, content: Content) {
         let waiting = self.connections[slot].waiting.as_mut();
         let pending = waiting.and_then(|waiting| waiting.pending.as_mut());
         let Some(Pending::Query(query)) = pending else {
@@ -122,7 +134,7 @@ impl Engine {
     }
 
     /// An event is published; if its publisher waits for an answer that tells serials, this is its.
-    pub(super) fn note_serial(&mut self, requester: Requester, serial: Option<Serial>) {
+    pub(in crate::shard) fn note_serial(&mut self, requester: Requester, serial: Option<Serial>) {
         if serial.is_none() {
             return;
         }
@@ -131,14 +143,18 @@ impl Engine {
         }
     }
 
-    pub(super) fn note_dropped(&mut self, requester: Requester) {
+    pub(in crate::shard) fn note_dropped(&mut self, requester: Requester) {
         if let Some(entry) = self.entry_mut(requester) {
             entry.is_dropped = true;
         }
     }
 
     /// One audience of an event was counted.
-    pub(super) fn note_reached(&mut self, requester: Requester, subscribers: Option<u32>) {
+    pub(in crate::shard) fn note_reached(
+        &mut self,
+        requester: Requester,
+        subscribers: Option<u32>,
+    ) {
         if let Some(entry) = self.entry_mut(requester) {
             let before = entry.delivered.zip(subscribers);
             entry.delivered = before.map(|(before, more)| before + u64::from(more));
@@ -164,7 +180,11 @@ impl Engine {
 
     /// The last answer that a query waited for is there. Gives what its requester is told, unless
     /// there is more to ask.
-    pub(super) fn conclude_query(&mut self, slot: u32, mut query: Box<Query>) -> Option<Answer> {
+    pub(in crate::shard) fn conclude_query(
+        &mut self,
+        slot: u32,
+        mut query: Box<Query>,
+    ) -> Option<Answer> {
         match &mut *query {
             Query::One(body) => Some(Answer::json(200, std::mem::take(body))),
             Query::Page(poll) => match &mut poll.state {
@@ -223,7 +243,7 @@ impl Engine {
         asks
     }
 
-    pub(super) fn facts(&self, app: u16, name: &str) -> Facts {
+    pub(in crate::shard) fn facts(&self, app: u16, name: &str) -> Facts {
         let channel = self.channels.find(app, name, Variant::Plain);
         channel.map_or(Facts::default(), |channel| self.facts_of(channel))
     }
@@ -237,7 +257,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn describe(&self, app: u16, name: &str, told: Attributes) -> Content {
+    pub(in crate::shard) fn describe(&self, app: u16, name: &str, told: Attributes) -> Content {
         let Facts {
             users,
             subscriptions,
@@ -261,7 +281,12 @@ impl Engine {
         Content::Body(body)
     }
 
-    pub(super) fn list_users(&self, app: u16, name: &str, with_user_info: bool) -> Content {
+    pub(in crate::shard) fn list_users(
+        &self,
+        app: u16,
+        name: &str,
+        with_user_info: bool,
+    ) -> Content {
         let channel = self.channels.find(app, name, Variant::Plain);
         let home = channel.and_then(|channel| self.channels[channel].home.as_ref());
         let kept = home.and_then(|home| home.kept.as_ref());
@@ -279,7 +304,13 @@ impl Engine {
     }
 
     /// One page of the channels whose home is here.
-    pub(super) fn list(&self, app: u16, prefix: &str, told: Attributes, from: u32) -> Content {
+    pub(in crate::shard) fn list(
+        &self,
+        app: u16,
+        prefix: &str,
+        told: Attributes,
+        from: u32,
+    ) -> Content {
         let mut entries = Vec::new();
         let (records, next) = self.channels.page(from, limits::LISTED_PER_PAGE);
         for (channel, record) in records {
@@ -311,7 +342,7 @@ impl Engine {
     }
 
     /// Ends the connections of a user whose home is here.
-    pub(super) fn terminate(&mut self, app: u16, name: &str) -> Content {
+    pub(in crate::shard) fn terminate(&mut self, app: u16, name: &str) -> Content {
         let channel = self.channels.find(app, name, Variant::Plain);
         let home = channel.and_then(|channel| self.channels[channel].home.as_mut());
         let mut local = Vec::new();
@@ -337,7 +368,7 @@ impl Engine {
     }
 
     /// Ends the connections that are subscribed to a user's own channel here.
-    pub(super) fn end_audience(&mut self, audience: u32) {
+    pub(in crate::shard) fn end_audience(&mut self, audience: u32) {
         let record = &self.channels[audience];
         let slots: Vec<u32> = record.subscribers.iter().map(|one| one.slot).collect();
         for slot in slots {

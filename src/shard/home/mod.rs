@@ -2,6 +2,24 @@
 //! listen, and watches how far their sweeps are.
 //!
 //! The other side of these letters is in `membership`.
+//!
+//! | file | what happens there |
+//! |---|---|
+//! | `hold` | what an app's hook sees waits for its answer |
+//! | `repeat` | a publish that is known by its key |
+//! | `durable` | what is to be on disk waits for it |
+//! | `retention` | what is retained, read by those who missed it |
+//! | `entry` | who is let in: presence, caches, serials |
+//! | `counts` | how many subscribe |
+//! | `users` | who is signed in, and who watches |
+
+pub mod counts;
+pub mod durable;
+pub mod entry;
+pub mod hold;
+pub mod repeat;
+pub mod retention;
+pub mod users;
 
 use crate::base::limits;
 use crate::base::metrics::Metric;

@@ -19,7 +19,7 @@ use crate::wire::pusher::announcement::{SUBSCRIPTION_COUNT, subscription_count_d
 use crate::wire::pusher::delivery::{Begin, Position, Recovery, Serial};
 use crate::wire::websocket;
 
-use super::Engine;
+use crate::shard::Engine;
 
 /// The messages of plain frames that lie one after the other.
 fn texts(frames: &[u8]) -> impl Iterator<Item = &str> {
@@ -34,7 +34,7 @@ fn texts(frames: &[u8]) -> impl Iterator<Item = &str> {
 impl Engine {
     /// Whether the event gets a serial: those that are published do, where the channel has serials;
     /// what the server says of the channel's state does not, for it is said anew to those who come.
-    pub(super) fn gives_serial(&mut self, event: &Event<'_>) -> bool {
+    pub(in crate::shard) fn gives_serial(&mut self, event: &Event<'_>) -> bool {
         let is_published = match event.origin {
             Origin::Api | Origin::Client => true,
             Origin::Server | Origin::Message => false,
@@ -43,7 +43,7 @@ impl Engine {
     }
 
     /// The channel whose home, which is here, retains its events, if it has serials.
-    pub(super) fn open_retained(&mut self, app: u16, name: &str) -> Option<u32> {
+    pub(in crate::shard) fn open_retained(&mut self, app: u16, name: &str) -> Option<u32> {
         let retention = self.apps.app(app).retention_of(name)?;
         let channel = self.channels.find_or_insert(app, name, Variant::Plain);
         let home = self.channels[channel].home.get_or_insert_default();
@@ -61,7 +61,7 @@ impl Engine {
         Some(channel)
     }
 
-    pub(super) fn retained_mut(&mut self, channel: u32) -> Option<&mut Retained> {
+    pub(in crate::shard) fn retained_mut(&mut self, channel: u32) -> Option<&mut Retained> {
         let home = self.channels[channel].home.as_mut()?;
         home.retained.as_deref_mut()
     }
@@ -78,7 +78,7 @@ impl Engine {
 
     /// Where one who comes to a channel with serials stands. `Err` if it names a serial that was not
     /// given yet.
-    pub(super) fn stand(
+    pub(in crate::shard) fn stand(
         &mut self,
         channel: u32,
         begin: Begin,
@@ -111,7 +111,7 @@ impl Engine {
     }
 
     /// By what those who are told the roster now know it.
-    pub(super) fn roster_changes(&self, app: u16, name: &str) -> u64 {
+    pub(in crate::shard) fn roster_changes(&self, app: u16, name: &str) -> u64 {
         let channel = self.channels.find(app, name, Variant::Plain);
         let home = channel.and_then(|channel| self.channels[channel].home.as_ref());
         let kept = home.and_then(|home| home.kept.as_ref());
@@ -120,7 +120,7 @@ impl Engine {
 
     /// The next events for one who catches up. With the last of them it is told anew what the
     /// channel's state is, as far as that changed meanwhile.
-    pub(super) fn fetch(
+    pub(in crate::shard) fn fetch(
         &mut self,
         app: u16,
         name: &str,
@@ -166,7 +166,13 @@ impl Engine {
     }
 
     /// A page of what a channel with serials retains, for one who perhaps waits for its first event.
-    pub(super) fn history(&mut self, app: u16, name: &str, asker: Address, page: Page) -> Content {
+    pub(in crate::shard) fn history(
+        &mut self,
+        app: u16,
+        name: &str,
+        asker: Address,
+        page: Page,
+    ) -> Content {
         let channel = self.open_retained(app, name);
         let channel = channel.expect("only channels with serials are asked for pages");
         let retained = self.retained_mut(channel);
@@ -269,7 +275,7 @@ impl Engine {
 
     /// What a channel retains has grown or shrunk. Beyond what all may retain together, those that
     /// hold most lose their oldest segment.
-    pub(super) fn weigh(&mut self, channel: u32) {
+    pub(in crate::shard) fn weigh(&mut self, channel: u32) {
         self.reweigh(channel);
         while self.holdings.bytes() > self.options.retention_bytes_per_shard_max
             && let Some(home) = self.holdings.heaviest()
@@ -307,7 +313,7 @@ impl Engine {
     }
 
     /// Frees events that are too old, and epochs that nobody can come back to.
-    pub(super) fn forget_retained(&mut self) {
+    pub(in crate::shard) fn forget_retained(&mut self) {
         while let Some(&Reverse((over_s, key))) = self.retaining.peek()
             && over_s <= self.now_s
         {

@@ -21,10 +21,10 @@ use crate::wire::fallback::{self, Call, Cors};
 use crate::wire::http::{self, Body, Persistence};
 use crate::wire::pusher::CloseCode;
 
-use super::Engine;
-use super::connections::{Http, Outbox, Protocol, State};
-use super::fallback::SCRIPT;
+use super::SCRIPT;
 use super::sessions::Fallback;
+use crate::shard::Engine;
+use crate::shard::connections::{Http, Outbox, Protocol, State};
 
 /// Where the frames of a session go.
 pub struct Receiver {
@@ -112,7 +112,7 @@ impl Fallback {
 
 impl Engine {
     /// The client wants to receive: from its session, or from a new one.
-    pub(super) fn receive_for_session(
+    pub(in crate::shard) fn receive_for_session(
         &mut self,
         slot: u32,
         call: &SessionCall,
@@ -186,7 +186,7 @@ impl Engine {
     }
 
     /// The session stays, and waits for the next receiver; the answer of this one ends.
-    pub(super) fn detach(&mut self, session: u32) {
+    pub(in crate::shard) fn detach(&mut self, session: u32) {
         if let Some(receiver) = self.vacate(session) {
             self.end_response(receiver.socket.slot);
         }
@@ -203,7 +203,7 @@ impl Engine {
     }
 
     /// Ends the answer of a receiver that is no longer one, and reads what came behind its request.
-    pub(super) fn end_response(&mut self, slot: u32) {
+    pub(in crate::shard) fn end_response(&mut self, slot: u32) {
         if self.connections[slot].state != State::Open {
             return;
         }
@@ -230,7 +230,7 @@ impl Engine {
     /// A connection that received for a session ended. What it was sent may have been lost with it,
     /// and a client that was cut off within a frame does not go on: only a session that had nothing
     /// under way stays.
-    pub(super) fn on_receiver_lost(&mut self, session: Socket) {
+    pub(in crate::shard) fn on_receiver_lost(&mut self, session: Socket) {
         if !self.connections.is_current(session) {
             return;
         }
@@ -243,7 +243,7 @@ impl Engine {
 
     /// After the system call, so that nobody may leave yet: what was sent through `slot` has gone,
     /// or waits.
-    pub(super) fn on_carried(&mut self, slot: u32) {
+    pub(in crate::shard) fn on_carried(&mut self, slot: u32) {
         let connection = &self.connections[slot];
         let is_sent = connection.outbox.is_none() && !connection.is_blocked;
         match connection.protocol {
@@ -262,7 +262,7 @@ impl Engine {
     }
 
     /// Looks at the sessions that were sent from in the last turn: polls end, and what is over.
-    pub(super) fn review_delivered(&mut self) {
+    pub(in crate::shard) fn review_delivered(&mut self) {
         let mut delivered = mem::take(&mut self.delivered);
         for slot in delivered.drain(..) {
             let connection = &mut self.connections[slot];
