@@ -8,7 +8,7 @@ use super::retained::Chunk;
 use super::variant::Variant;
 use crate::base::slab::Key;
 use crate::base::slow::Slow;
-use crate::base::socket::Socket;
+use crate::base::socket::{Address, Socket};
 use crate::wire::api::{Attributes, Laggard, Page, Search};
 use crate::wire::pusher::delivery::{Begin, Serial};
 use crate::wire::pusher::member::MemberText;
@@ -115,6 +115,8 @@ pub enum Content {
 pub struct Behind {
     /// The last serial that it has. The epoch is the home's: it lasts while there are subscribers.
     pub after: u64,
+    /// The connection over which it had the channel before, if it resumes and said so.
+    pub formerly: Option<Address>,
     pub roster_changes: u64,
     /// It had caught up before and was too slow, so that its policy holds.
     pub is_slow: bool,
@@ -129,6 +131,7 @@ pub struct Fetch {
     /// Comes back with the answer.
     pub number: u32,
     pub after: u64,
+    pub formerly: Option<Address>,
     pub roster_changes: u64,
     /// What is left out for it if it is behind by more events than these: nothing for one who says itself
     /// where it begins.

@@ -37,6 +37,20 @@ pub struct Retention {
     pub window: Window,
 }
 
+/// Whose exceptions hold for one who reads: its own, and those of the connection over which it had the
+/// channel before, if it said so.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader {
+    pub address: Address,
+    pub formerly: Option<Address>,
+}
+
+impl Reader {
+    fn is(&self, address: Address) -> bool {
+        self.address == address || self.formerly == Some(address)
+    }
+}
+
 #[derive(Debug)]
 pub struct Retained {
     pub epoch: u64,
@@ -283,22 +297,22 @@ impl Retained {
                 let next = before.last().map_or(self.tail, |(next, _)| *next);
                 (oldest.max(next - 1), None)
             }
-            Begin::After(from) if from.epoch != self.epoch => {
+            Begin::After(from, _) if from.epoch != self.epoch => {
                 let recovery = Recovery::Missed {
                     from: after(from),
                     to: None,
                 };
                 (oldest, Some(recovery))
             }
-            Begin::After(from) if from.number > head => return Err(Unknown),
-            Begin::After(from) if from.number < oldest => {
+            Begin::After(from, _) if from.number > head => return Err(Unknown),
+            Begin::After(from, _) if from.number < oldest => {
                 let recovery = Recovery::Missed {
                     from: after(from),
                     to: Some(oldest),
                 };
                 (oldest, Some(recovery))
             }
-            Begin::After(from) => (from.number, Some(Recovery::Whole)),
+            Begin::After(from, _) => (from.number, Some(Recovery::Whole)),
         };
         let position = Position {
             serial: self.serial(after),
@@ -309,14 +323,14 @@ impl Retained {
 
     /// The events behind a serial for a connection, as many as fit into `bytes_max`, but at least
     /// one.
-    pub fn read(&mut self, after: u64, reader: Address, bytes_max: usize) -> Chunk {
+    pub fn read(&mut self, after: u64, reader: Reader, bytes_max: usize) -> Chunk {
         let missed = self.evicted_behind(after);
         let mut first = (after + 1).max(self.tail);
         let since_s = self.came_s(first);
         let place = self.excluded.partition_point(|(serial, _)| *serial < first);
         let not_for_it = self.excluded.range(place..);
         let mut not_for_it = not_for_it
-            .filter(|(_, address)| *address == reader)
+            .filter(|(_, address)| reader.is(*address))
             .map(|(serial, _)| *serial)
             .peekable();
         while not_for_it.next_if_eq(&first).is_some() {
@@ -331,7 +345,7 @@ impl Retained {
             .excluded
             .partition_point(|(serial, _)| *serial < reached);
         for (serial, address) in self.excluded.range(later..) {
-            if (*serial, *address) == (reached, reader) {
+            if *serial == reached && reader.is(*address) {
                 reached += 1;
             } else if *serial > reached {
                 break;
@@ -356,7 +370,7 @@ impl Retained {
     }
 
     /// The newest event for one that is behind a serial and is not to get those between.
-    pub fn read_newest(&mut self, after: u64, reader: Address, bytes_max: usize) -> Chunk {
+    pub fn read_newest(&mut self, after: u64, reader: Reader, bytes_max: usize) -> Chunk {
         let newest = self.next - 1;
         if self.is_empty() || newest <= after + 1 {
             return self.read(after, reader, bytes_max);
@@ -379,7 +393,7 @@ impl Retained {
         &mut self,
         channel: &str,
         after: u64,
-        reader: Address,
+        reader: Reader,
         bytes_max: usize,
     ) -> Chunk {
         let first = (after + 1).max(self.tail);
@@ -434,9 +448,10 @@ impl Retained {
         }
     }
 
-    fn is_excluded(&self, serial: u64, reader: Address) -> bool {
+    fn is_excluded(&self, serial: u64, reader: Reader) -> bool {
         let place = self.excluded.partition_point(|(other, _)| *other < serial);
-        self.excluded.get(place) == Some(&(serial, reader))
+        let exception = self.excluded.get(place);
+        exception.is_some_and(|(other, address)| *other == serial && reader.is(*address))
     }
 
     /// What somebody behind this serial does not get because it is not retained any more.
@@ -580,6 +595,13 @@ mod tests {
         }
     }
 
+    fn reading(slot: u32) -> Reader {
+        Reader {
+            address: address(slot),
+            formerly: None,
+        }
+    }
+
     fn frame(serial: u64, bytes: usize) -> Vec<u8> {
         let mut frame = Vec::new();
         let text = format!("{serial}:{}", "x".repeat(bytes));
@@ -617,7 +639,7 @@ mod tests {
             let (position, after) = retained.begin(begin, 30)?;
             Ok((position.serial.number, position.recovery, after))
         };
-        let resume = |epoch, number| begin(Begin::After(serial(epoch, number)));
+        let resume = |epoch, number| begin(Begin::After(serial(epoch, number), None));
         let missed = |epoch, from, to| {
             let from = serial(epoch, from);
             Some(Recovery::Missed { from, to })
@@ -674,10 +696,10 @@ mod tests {
         for serial in 2..600 {
             retained.append(&frame(serial, 200), None, 1);
         }
-        let [one, other] = [(); 2].map(|()| retained.read(3, address(1), usize::MAX).frames);
+        let [one, other] = [(); 2].map(|()| retained.read(3, reading(1), usize::MAX).frames);
         assert_eq!(one.as_ptr(), other.as_ptr());
         // What is at the end and long enough is shared too, and stays where it is.
-        let [one, other] = [(); 2].map(|()| retained.read(560, address(1), usize::MAX).frames);
+        let [one, other] = [(); 2].map(|()| retained.read(560, reading(1), usize::MAX).frames);
         assert_eq!(one.as_ptr(), other.as_ptr());
     }
 
@@ -742,20 +764,27 @@ mod tests {
                 reason,
             })
         };
-        let chunk = retained.read_newest(7, address(1), usize::MAX);
+        let chunk = retained.read_newest(7, reading(1), usize::MAX);
         assert_eq!(chunk.missed, gap(8, 29, Reason::Latest));
         assert_eq!(chunk.frames, frame(30, 10));
         assert!(chunk.is_last && chunk.reached == 30);
         // Not for it.
         retained.append(&frame(31, 10), Some(address(1)), 30);
-        let chunk = retained.read_newest(7, address(1), usize::MAX);
+        let chunk = retained.read_newest(7, reading(1), usize::MAX);
         assert_eq!(chunk.missed, gap(8, 30, Reason::Latest));
         assert!(chunk.frames.is_empty() && chunk.is_last && chunk.reached == 31);
+        // Nor for whom it has become.
+        let again = Reader {
+            formerly: Some(address(1)),
+            ..reading(5)
+        };
+        assert!(retained.read(30, again, usize::MAX).frames.is_empty());
+        assert!(!retained.read(30, reading(5), usize::MAX).frames.is_empty());
         // There is nothing to leave out.
-        let chunk = retained.read_newest(30, address(2), usize::MAX);
+        let chunk = retained.read_newest(30, reading(2), usize::MAX);
         assert_eq!((chunk.missed, chunk.reached), (None, 31));
         retained.trim(1000);
-        let chunk = retained.read_newest(7, address(1), usize::MAX);
+        let chunk = retained.read_newest(7, reading(1), usize::MAX);
         assert_eq!(chunk.missed, gap(8, 31, Reason::Evicted));
         assert!(chunk.frames.is_empty() && chunk.is_last);
     }
@@ -810,7 +839,7 @@ mod tests {
                     }
                     Step::Read { reader, bytes_max } => {
                         let before = reached[reader];
-                        let chunk = retained.read(before, address(reader as u32), bytes_max);
+                        let chunk = retained.read(before, reading(reader as u32), bytes_max);
                         let from = match chunk.missed {
                             Some(Gap { first, last, reason }) => {
                                 prop_assert_eq!(reason, Reason::Evicted);
@@ -866,7 +895,7 @@ mod tests {
                     key > 0 && events[serial as usize..].iter().any(|later| later.1 == key)
                 };
                 loop {
-                    let chunk = retained.read_newest_of_keys("room", after, address(reader), bytes_max);
+                    let chunk = retained.read_newest_of_keys("room", after, reading(reader), bytes_max);
                     prop_assert_eq!(chunk.missed, None);
                     let (mut rest, mut gaps) = (&chunk.frames[..], 0);
                     for length in websocket::frame_lengths(&chunk.frames) {

@@ -122,6 +122,7 @@ impl Connection {
 fn slow_behind(after: u64) -> Behind {
     Behind {
         after,
+        formerly: None,
         roster_changes: ROSTER_UNKNOWN,
         is_slow: true,
     }
@@ -243,6 +244,7 @@ impl Engine {
                     variant,
                     number: backlog.number,
                     after: backlog.behind.after,
+                    formerly: backlog.behind.formerly,
                     roster_changes: backlog.behind.roster_changes,
                     slow,
                     slow_messages_max,

@@ -218,6 +218,7 @@ mod tests {
     use crate::base::socket::{Address, Socket};
     use crate::edge::journal::record::Entry;
     use crate::hub::letter::Origin;
+    use crate::hub::retained::Reader;
     use crate::options::{AppOptions, ChannelOptions, ChannelPattern, channels::Durability};
 
     const HOUR_MS: u64 = 3_600_000;
@@ -267,12 +268,13 @@ mod tests {
     }
 
     fn read(retained: &mut Retained, after: u64) -> (String, u64, Option<(u64, u64)>) {
-        let reader = Address {
-            shard: 0,
-            socket: Socket {
-                slot: 0,
-                generation: 0,
-            },
+        let socket = Socket {
+            slot: 0,
+            generation: 0,
+        };
+        let reader = Reader {
+            address: Address { shard: 0, socket },
+            formerly: None,
         };
         let chunk = retained.read(after, reader, 1 << 20);
         let text = String::from_utf8_lossy(&chunk.frames).into_owned();

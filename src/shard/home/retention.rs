@@ -11,7 +11,7 @@ use crate::base::socket::Address;
 use crate::hub::ask::{Behind, Content, Fetch, Fetched, Refused};
 use crate::hub::holdings::Moved;
 use crate::hub::letter::{Event, Origin};
-use crate::hub::retained::{Forgotten, Retained, Unknown};
+use crate::hub::retained::{Forgotten, Reader, Retained, Unknown};
 use crate::hub::variant::{self, Variant};
 use crate::wire::api::{self, PAGE_BYTES_MAX, Page, PageFacts};
 use crate::wire::channel::ChannelKind;
@@ -102,8 +102,13 @@ impl Engine {
         if let Some(metric) = metric {
             self.metrics.add(metric, 1);
         }
+        let formerly = match begin {
+            Begin::After(_, Some(id)) => self.address_of(id),
+            Begin::After(_, None) | Begin::Head | Begin::Messages(_) | Begin::Seconds(_) => None,
+        };
         let behind = after.map(|after| Behind {
             after,
+            formerly,
             roster_changes: 0,
             is_slow: false,
         });
@@ -124,9 +129,13 @@ impl Engine {
         &mut self,
         app: u16,
         name: &str,
-        reader: Address,
+        address: Address,
         fetch: &Fetch,
     ) -> Content {
+        let reader = Reader {
+            address,
+            formerly: fetch.formerly,
+        };
         let channel = self.channels.find(app, name, Variant::Plain);
         let channel = channel.expect("whoever catches up is subscribed");
         let now_s = self.now_s;

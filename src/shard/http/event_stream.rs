@@ -73,7 +73,7 @@ impl Engine {
         let last = request.header("Last-Event-ID");
         let last = last.and_then(|last| std::str::from_utf8(last).ok());
         let begin = match last.and_then(delivery::parse_serial) {
-            Some(serial) => Begin::After(serial),
+            Some(serial) => Begin::After(serial, None),
             None => begin_of(request.query())
                 .ok_or_else(|| Answer::refusal(400, "rewind is a number of events or a time"))?,
         };

@@ -119,7 +119,7 @@ impl fmt::Display for Malformed {
         match self {
             Self::NotJson => formatter.write_str("Invalid message: not an event in JSON"),
             Self::NoBegin => formatter.write_str(
-                "Invalid message: data.resume has an epoch and a serial, data.rewind is a number of \
+                "Invalid message: data.resume has an epoch, a serial and perhaps a socket_id, data.rewind is a number of \
                  events or a time such as \"2m\"",
             ),
             Self::NoSlow => formatter.write_str("Invalid message: data.slow is no such policy"),
@@ -231,7 +231,7 @@ fn filled(field: Option<RawString<'_>>) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::pusher::encode_event_tokens;
+    use crate::wire::pusher::{SocketId, encode_event_tokens};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -300,14 +300,23 @@ mod tests {
 
     #[test]
     fn a_subscription_says_where_it_begins() {
-        let resumed = Begin::After(delivery::Serial {
+        let serial = delivery::Serial {
             epoch: 255,
             number: 41,
-        });
+        };
+        let resumed = Begin::After(serial, None);
+        let formerly = SocketId {
+            first: 12,
+            second: 34,
+        };
         for (more, begin) in [
             (
                 r#""resume":{"epoch":"00000000000000ff","serial":41}"#,
                 resumed,
+            ),
+            (
+                r#""resume":{"epoch":"00000000000000ff","serial":41,"socket_id":"12.34"}"#,
+                Begin::After(serial, Some(formerly)),
             ),
             (r#""resume":null,"rewind":null"#, Begin::Head),
             (r#""rewind":12"#, Begin::Messages(12)),

@@ -13,6 +13,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::socket_id::SocketId;
 use crate::wire::json::RawString;
 
 /// The number of an event in its channel. Serials of one epoch are contiguous and begin with 1.
@@ -28,8 +29,9 @@ pub enum Begin {
     /// From now on.
     #[default]
     Head,
-    /// `"resume":{"epoch":"..","serial":N}`: after the last one that it has.
-    After(Serial),
+    /// `"resume":{"epoch":"..","serial":N,"socket_id":".."}`: after the last one that it has. The socket id
+    /// may be left out; it is that of the connection over which it had it, whose exceptions still hold.
+    After(Serial, Option<SocketId>),
     /// `"rewind":N`: so many events back.
     Messages(u64),
     /// `"rewind":"2m"`: so far back.
@@ -67,6 +69,8 @@ pub(super) struct ResumeFields<'a> {
     #[serde(borrow)]
     epoch: RawString<'a>,
     serial: u64,
+    #[serde(borrow)]
+    socket_id: Option<RawString<'a>>,
 }
 
 /// Nothing if they do not say that.
@@ -75,10 +79,15 @@ pub(super) fn parse_begin(
     rewind: Option<&RawValue>,
 ) -> Option<Begin> {
     if let Some(resume) = resume {
-        return Some(Begin::After(Serial {
+        let serial = Serial {
             epoch: parse_epoch(&resume.epoch.decoded())?,
             number: resume.serial,
-        }));
+        };
+        let formerly = match &resume.socket_id {
+            Some(id) => Some(id.decoded().parse().ok()?),
+            None => None,
+        };
+        return Some(Begin::After(serial, formerly));
     }
     let Some(rewind) = rewind else {
         return Some(Begin::Head);

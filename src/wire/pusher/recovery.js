@@ -32,7 +32,7 @@
     if (recovered.has(pusher)) return pusher;
     recovered.add(pusher);
 
-    /** What each channel has got: {epoch, serial}, and `request`, the last that it sent to resume. */
+    /** What each channel has got: {epoch, serial}, over which connection {socket_id}, and `request`, the last that it sent to resume. */
     const positions = new WeakMap();
     const positionOf = (name) => positions.get(pusher.channel(name));
     const readers = new WeakSet();
@@ -42,7 +42,8 @@
       const position = name === 'pusher:subscribe' && data ? positionOf(data.channel) : undefined;
       if (!position) return send.call(manager, name, data, channel);
       position.request = data;
-      const resume = { epoch: position.epoch, serial: position.serial };
+      // What the page published itself, without its own connection, does not come back over the next one.
+      const resume = { epoch: position.epoch, serial: position.serial, socket_id: position.socket_id };
       return send.call(manager, name, Object.assign({}, data, { resume: resume }), channel);
     };
 
@@ -92,7 +93,7 @@
         positions.delete(channel);
         return;
       }
-      positions.set(channel, { epoch: at.epoch, serial: at.serial });
+      positions.set(channel, { epoch: at.epoch, serial: at.serial, socket_id: manager.socket_id });
       if (at.recovered !== false) return;
       const isOver = at.missed.epoch !== at.epoch;
       tell(channel, at.missed.epoch, at.missed.from, at.missed.to, isOver ? 'epoch' : 'evicted');
