@@ -4,8 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
 use std::fs;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
 use std::time::Duration;
 
 use outpour::load::report::json;
@@ -193,10 +196,39 @@ fn count_handshakes(way: &str) {
         storms,
         [(StormKind::Connect, 200), (StormKind::Reconnect, 200)]
     );
+    assert_eq!(results.scenario.parameters["at_once"], 512);
     for storm in &results.storms {
         assert_eq!(storm.latency.count(), 200);
         assert!(storm.server_cpu_us_per_handshake.is_some());
     }
+}
+
+#[test]
+fn no_more_clients_than_were_asked_for_are_on_their_way_at_once() {
+    // It takes connections and says nothing, so that everybody stays on the way.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let target = format!("ws://{}", silent.local_addr().unwrap());
+    let mut storm = Command::new(env!("CARGO_BIN_EXE_outpour"))
+        .args(["bench", "connect", "--connections", "10"])
+        .args(["--at-once", "3", "--quiet", "--target", &target])
+        .spawn()
+        .unwrap();
+    let mut taken: Vec<TcpStream> = Vec::new();
+    while taken.len() < 3 {
+        assert_eq!(storm.try_wait().unwrap(), None, "it ended by itself");
+        match silent.accept() {
+            Ok((socket, _)) => taken.push(socket),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    // The fourth would have left in the same turn as the third.
+    thread::sleep(Duration::from_millis(300));
+    let fourth = silent.accept().map_err(|error| error.kind());
+    storm.kill().unwrap();
+    storm.wait().unwrap();
+    assert_eq!(fourth.unwrap_err(), ErrorKind::WouldBlock);
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn orders(target: SocketAddr, access: Access, channels: u64, sample: Sample) -> 
         cores: Vec::new(),
         first_client: 0,
         clients_max: 100,
+        opening_max: outpour::load::orders::OPENING_MAX,
         sample,
         receive_buffer_bytes: None,
     }

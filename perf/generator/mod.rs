@@ -7,7 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use outpour::load::clients::Clients;
 use outpour::load::machine;
 use outpour::load::netns;
-use outpour::load::orders::{Access, Channels, Command, Orders, Pusher, Sample, Speech};
+use outpour::load::orders::{
+    Access, Channels, Command, OPENING_MAX, Orders, Pusher, Sample, Speech,
+};
 
 use report::Report;
 
@@ -115,6 +117,7 @@ impl Generator {
             cores: vec![self.readers_core],
             first_client: 0,
             clients_max,
+            opening_max: OPENING_MAX,
             sample: Sample::Clients(sample),
             receive_buffer_bytes: None,
         }

@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use outpour::load::clients::{self, Clients};
 use outpour::load::machine::{self as facts, monotonic_ns};
-use outpour::load::orders::{self, Access, Channels, Command, Orders, Pusher, Sample, Speech};
+use outpour::load::orders::{
+    self, Access, Channels, Command, OPENING_MAX, Orders, Pusher, Sample, Speech,
+};
 use outpour::load::publisher::http::Form;
 use outpour::load::publisher::schedule::Schedule;
 use outpour::load::publisher::{Http, Publisher};
@@ -210,6 +212,7 @@ fn orders(options: &Options, server: &Server) -> Orders {
         cores: vec![options.generator.readers_core],
         first_client: 0,
         clients_max: options.connections,
+        opening_max: OPENING_MAX,
         sample: Sample::Clients(1),
         receive_buffer_bytes: None,
     }

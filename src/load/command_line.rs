@@ -415,6 +415,19 @@ mod tests {
     }
 
     #[test]
+    fn storms_say_how_many_are_on_their_way_at_once() {
+        for scenario in ["connect", "idle"] {
+            assert_eq!(asked(&[scenario]).description.parameters["at_once"], 512);
+            let run = asked(&[scenario, "--at-once", "10000"]);
+            assert_eq!(run.description.parameters["at_once"], 10_000);
+            for wrong in ["0", "19001"] {
+                let words = [scenario, "--at-once", wrong].map(OsString::from);
+                assert!(matches!(read(&words), Err(Refusal::Clap(_))));
+            }
+        }
+    }
+
+    #[test]
     fn words_about_kept_results_go_through() {
         let words = ["compare", "--a", "a.json", "--help"].map(OsString::from);
         assert!(matches!(read(&words), Ok(Asked::Compare(rest)) if rest == words[1..]));

@@ -37,6 +37,9 @@ pub const ROLE: &str = "bench-clients";
 /// nobody raised it; a lower limit makes rings smaller and more.
 pub const CLIENTS_PER_RING: usize = 19_000;
 
+/// Clients that are on their way at once where nobody said how many: far below any listener's backlog.
+pub const OPENING_MAX: usize = 512;
+
 /// What a unit is told first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Orders {
@@ -54,6 +57,9 @@ pub struct Orders {
     pub first_client: u64,
     /// The most clients that will ever be open at once, those of [`Command::Churn`] included.
     pub clients_max: usize,
+    /// Clients that are on their way at once, from SYN to subscription, guests not counted: the next one leaves when one
+    /// of them is in. Each of the unit's threads has its share of them, and one at least.
+    pub opening_max: usize,
     pub sample: Sample,
     /// The receive buffer (SO_RCVBUF) of every client, where it shall not be the kernel's own choice: a reader that
     /// stalls is only seen by the server when its buffer is full.

@@ -434,7 +434,8 @@ pub struct Second {
     pub core_busy_shares: Vec<f64>,
 }
 
-/// Many connections at once.
+/// Many connections, as fast as the server takes them. The scenario's `at_once` says how many were on their way at a
+/// time; the next one leaves when one of them is subscribed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Storm {

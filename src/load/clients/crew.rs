@@ -33,9 +33,6 @@ use guests::Guests;
 use hearing::Learnt;
 use stalls::Stalls;
 
-/// Connections of a unit that are on their way at once: far below any listener's backlog. A crew has at least so many.
-const OPENING_MAX: u64 = 512;
-const OPENING_LEAST: u64 = 16;
 /// Attempts to open that may fail between two commands.
 const FAILURES_MAX: u64 = 1_000;
 /// A client whose attempt failed tries again so much later, so that a server that has no room is not asked in a loop.
@@ -293,7 +290,7 @@ impl Crew {
 
     /// Opens as many as may be on their way and as the pace allows.
     fn open_more(&mut self) {
-        let opening_max = (OPENING_MAX / self.crews).max(OPENING_LEAST) as usize;
+        let opening_max = self.share(self.orders.opening_max).max(1);
         while !self.to_open.is_empty() && self.opening < opening_max {
             let now_ns = machine::monotonic_ns();
             if now_ns < self.retry_ns {

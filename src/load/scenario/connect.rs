@@ -1,11 +1,12 @@
-//! `connect`: everybody comes at once, and comes back at once after all connections broke.
+//! `connect`: all connections come as fast as the server takes them, and come back so after all of them broke. So many
+//! are on their way at a time as `--at-once` says; with that many it is everybody at once.
 
 use std::io;
 
 use clap::Args;
 
 use super::record::Record;
-use super::settings::{Common, LOAD};
+use super::settings::{Common, Haste, LOAD};
 use super::stand::{Need, Stand};
 use super::storm;
 use crate::load::result::StormKind;
@@ -19,12 +20,14 @@ pub struct Connect {
     #[arg(long, help_heading = LOAD, default_value_t = 3)]
     pub reconnects: u64,
     #[command(flatten)]
+    pub haste: Haste,
+    #[command(flatten)]
     pub common: Common,
 }
 
 impl Connect {
     pub fn need(&self) -> Need {
-        Need::silent(self.connections as usize)
+        Need::silent(self.connections as usize, self.haste.at_once as usize)
     }
 
     pub fn run(&self, stand: &mut Stand, record: &mut Record) -> io::Result<()> {

@@ -52,6 +52,7 @@ impl Crowd {
             let orders = Orders {
                 first_client: first as u64,
                 clients_max: share + guests.div_ceil(count),
+                opening_max: orders.opening_max.div_ceil(count),
                 ..orders.clone()
             };
             units.push(Unit {
@@ -87,7 +88,7 @@ impl Crowd {
         })
     }
 
-    /// Drops so many clients at once and has them back.
+    /// Drops so many clients, all in one turn, and has them back.
     pub fn reconnect(&mut self, clients: usize, watch: impl FnMut(&Glance)) -> io::Result<Settled> {
         let shares = self.evenly(clients);
         self.tell_each(|unit| Command::Reconnect {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::record::Record;
-use super::settings::{Common, LOAD, positive};
+use super::settings::{Common, Haste, LOAD, positive};
 use super::stand::{Need, Stand};
 use super::storm;
 use crate::load::machine::{self, monotonic_ns};
@@ -31,16 +31,18 @@ pub struct Idle {
     /// How long the silence of all connections is listened to
     #[arg(long, help_heading = LOAD, default_value = "10", value_parser = positive)]
     pub seconds: f64,
-    /// How often so many connections as the first number break then, all at once, and come back
+    /// How often so many connections as the first number break then, all in one turn, and come back
     #[arg(long, help_heading = LOAD, default_value_t = 0)]
     pub reconnects: u64,
+    #[command(flatten)]
+    pub haste: Haste,
     #[command(flatten)]
     pub common: Common,
 }
 
 impl Idle {
     pub fn need(&self) -> Need {
-        Need::silent(self.most())
+        Need::silent(self.most(), self.haste.at_once as usize)
     }
 
     fn most(&self) -> usize {

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
+use crate::load::orders::{CLIENTS_PER_RING, OPENING_MAX};
+
 /// The heading of what shapes the load.
 pub const LOAD: &str = "Load";
 const SEARCH: &str = "Search";
@@ -142,6 +144,21 @@ pub struct Load {
     /// HTTP calls that may be unanswered at once, on each connection
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     pub window: u64,
+}
+
+/// How a storm comes.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+#[command(next_help_heading = LOAD)]
+pub struct Haste {
+    /// Connections that are on their way at once, from SYN to subscription: the next one leaves when one of them is
+    /// subscribed. As many as there are connections is everybody at once
+    #[arg(
+        long,
+        default_value_t = OPENING_MAX as u64,
+        value_parser = clap::value_parser!(u64).range(1..=CLIENTS_PER_RING as u64)
+    )]
+    pub at_once: u64,
 }
 
 /// How much is published, and for how long.

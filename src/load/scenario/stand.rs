@@ -9,7 +9,7 @@ use super::crowd::Crowd;
 use super::record::Record;
 use super::settings::{Common, Decode, Load, PublishBy};
 use crate::load::orders::{
-    Access, CLIENTS_PER_RING, Channels, Glance, Orders, Sample, Settled, Speech,
+    Access, CLIENTS_PER_RING, Channels, Glance, OPENING_MAX, Orders, Sample, Settled, Speech,
 };
 use crate::load::publisher::{self, Publisher};
 use crate::load::result::{Core, Network, Role, Started, Target};
@@ -34,6 +34,8 @@ pub struct Need {
     pub clients_max: usize,
     /// Places for guests, beside the clients that count.
     pub guests: usize,
+    /// Clients that are on their way at once, at most.
+    pub opening_max: usize,
     pub receive_buffer_bytes: Option<u32>,
     pub publishing: Option<Publishing>,
 }
@@ -64,6 +66,7 @@ impl Need {
             },
             clients_max: (load.channels * load.subscribers) as usize,
             guests: 0,
+            opening_max: OPENING_MAX,
             receive_buffer_bytes: None,
             publishing: Some(Publishing {
                 by: load.publish_by,
@@ -75,8 +78,8 @@ impl Need {
         }
     }
 
-    /// Subscribers of one shared channel, and nothing published.
-    pub fn silent(clients_max: usize) -> Need {
+    /// Subscribers of one shared channel, so many of them on their way at once, and nothing published.
+    pub fn silent(clients_max: usize, opening_max: usize) -> Need {
         Need {
             channels: Channels::Shared {
                 access: Access::Public,
@@ -85,6 +88,7 @@ impl Need {
             },
             clients_max,
             guests: 0,
+            opening_max,
             receive_buffer_bytes: None,
             publishing: None,
         }
@@ -143,6 +147,7 @@ impl Stand {
             cores: cores.of_clients().to_vec(),
             first_client: 0,
             clients_max: need.clients_max + need.guests,
+            opening_max: need.opening_max,
             sample: match common.generator.sample {
                 Decode::All => Sample::All,
                 Decode::Clients(clients) => Sample::Clients(clients),

@@ -168,7 +168,7 @@ impl Crew {
     }
 
     /// This crew's part of so many of the unit's clients.
-    fn share(&self, clients: usize) -> usize {
+    pub(super) fn share(&self, clients: usize) -> usize {
         let (crews, index) = (self.crews as usize, self.index as usize);
         (clients + crews - 1 - index) / crews
     }
