@@ -200,6 +200,10 @@ fn count_handshakes(way: &str) {
     for storm in &results.storms {
         assert_eq!(storm.latency.count(), 200);
         assert!(storm.server_cpu_us_per_handshake.is_some());
+        assert!(storm.generator_busy_share.is_some_and(|share| share > 0.0));
+        assert!(storm.server_busy_share.is_some());
+        let most_ms = storm.most_subscribed_ms.unwrap();
+        assert!(most_ms > 0.0 && most_ms <= storm.all_subscribed_ms * 1.001);
     }
 }
 

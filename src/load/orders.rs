@@ -293,9 +293,13 @@ pub struct Settled {
     pub handshakes: u64,
     /// Attempts to open that failed and were made again.
     pub failures: u64,
-    /// From the first SYN of each of them to the confirmation of its subscription (its greeting where it
-    /// subscribes to nothing).
+    /// From the SYN of each of them to the confirmation of its subscription (its greeting where it subscribes to
+    /// nothing).
     pub opened: LatencyHistogram,
+    /// The same from the moment that the command was begun.
+    pub joined: LatencyHistogram,
+    /// What the unit's threads took to carry it out.
+    pub efforts: Vec<Effort>,
 }
 
 impl Settled {
@@ -320,7 +324,16 @@ impl Settled {
         self.handshakes += other.handshakes;
         self.failures += other.failures;
         self.opened.add(&other.opened);
+        self.joined.add(&other.joined);
+        self.efforts.extend_from_slice(&other.efforts);
     }
+}
+
+/// CPU time that one thread took to carry out a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effort {
+    pub core: usize,
+    pub cpu_ns: u64,
 }
 
 /// Live figures, cheap enough to ask for many times a second.

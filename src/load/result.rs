@@ -18,6 +18,9 @@ pub use latency::LatencyHistogram;
 /// The shape of [`Results`]; raised with every change that older readers would misread.
 pub const FORMAT: u32 = 1;
 
+/// A generator that took more than this share of one of its cores was the limit itself.
+pub const GENERATOR_BUSY_MAX: f64 = 0.95;
+
 /// One run of a scenario against one server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,9 +44,15 @@ pub struct Results {
     pub steps: Vec<Step>,
     /// The step in `steps` that counts: the highest load that was kept, confirmed.
     pub knee: Option<usize>,
+    /// The generator and not the server ended the search for the knee: the server's own may be higher.
+    #[serde(default)]
+    pub knee_is_lower_bound: bool,
     /// The step in `steps` with the highest load that was sustained with nothing lost, however late it came.
     #[serde(default)]
     pub sustained: Option<usize>,
+    /// As for the knee.
+    #[serde(default)]
+    pub sustained_is_lower_bound: bool,
     /// Connection storms, in the order of time.
     pub storms: Vec<Storm>,
     pub memory: Option<Memory>,
@@ -445,12 +454,31 @@ pub struct Storm {
     pub failed: u64,
     pub handshakes_per_s: f64,
     pub all_upgraded_ms: f64,
+    /// Until 95 % of them were subscribed: a few whose SYN the kernel had to send again, a second later, are not in it.
+    #[serde(default)]
+    pub most_subscribed_ms: Option<f64>,
     pub all_subscribed_ms: f64,
-    /// From a connection's start to its subscription.
+    /// From a connection's own SYN to its subscription: what it waited for its turn to leave is not in it.
     pub latency: LatencyHistogram,
     /// Of the server's process, where it is known.
     pub server_cpu_us_per_handshake: Option<f64>,
+    /// Of the server's busiest thread, of one core, 0 to 1; none where its processes are not known.
+    #[serde(default)]
+    pub server_busy_share: Option<f64>,
+    /// Of the busiest core of the clients, 0 to 1: their threads on one core are added up. None in results of versions
+    /// that did not watch it.
+    #[serde(default)]
+    pub generator_busy_share: Option<f64>,
     pub progress: Vec<Joined>,
+}
+
+impl Storm {
+    /// The generator had no time left, so that the server may take more handshakes a second than it was offered. CPU time
+    /// of a handshake is right all the same.
+    pub fn is_lower_bound(&self) -> bool {
+        self.generator_busy_share
+            .is_some_and(|share| share > GENERATOR_BUSY_MAX)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

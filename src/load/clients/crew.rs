@@ -76,6 +76,8 @@ pub struct Crew {
     retry_ns: u64,
     failures: u64,
     opened: LatencyHistogram,
+    /// As `opened`, from the beginning of the command.
+    joined: LatencyHistogram,
     handshakes: u64,
     greeted_ns: u64,
     guests: Guests,
@@ -145,6 +147,7 @@ impl Crew {
             retry_ns: 0,
             failures: 0,
             opened: LatencyHistogram::new(),
+            joined: LatencyHistogram::new(),
             handshakes: 0,
             greeted_ns: 0,
             guests: Guests::default(),

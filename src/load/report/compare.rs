@@ -2,7 +2,8 @@
 //!
 //! Each figure is the median of a side's runs with its lowest and highest. A difference counts where the two ranges
 //! do not touch and the medians are further apart than [`DIFFERENCE_MIN`]; all else is noise. Figures that depend on
-//! the load (latencies, CPU per delivery) are judged only where both sides had the same.
+//! the load (latencies, CPU per delivery) are judged only where both sides had the same, and what the generator set on the
+//! side that looks worse is not judged at all: that side may be the better one.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -268,7 +269,8 @@ struct Row {
     figure: &'static Figure,
     one: Spread,
     another: Spread,
-    is_judged: bool,
+    /// Why a difference would say nothing, if so.
+    not_judged: Option<&'static str>,
 }
 
 impl Row {
@@ -288,13 +290,25 @@ impl Row {
                     .collect(),
             )
         };
+        let is_bound = |rounds: &Rounds<'_>| {
+            let mut runs = rounds.runs.iter();
+            runs.any(|results| figure.is_bound(results))
+        };
+        let bounds = (is_bound(one), is_bound(another));
         let (one, another) = (spread(one)?, spread(another)?);
         let is_nothing = figure.unit == Unit::Count && one.highest == 0.0 && another.highest == 0.0;
+        let is_one_worse = (one.median < another.median) == (figure.better == Better::Higher);
+        let is_worse_bound = if is_one_worse { bounds.0 } else { bounds.1 };
+        let not_judged = if !is_same_load && figure.depends_on_load() {
+            Some("under another load")
+        } else {
+            is_worse_bound.then_some("the generator's limit")
+        };
         (!is_nothing).then_some(Row {
             figure,
             one,
             another,
-            is_judged: is_same_load || !figure.depends_on_load(),
+            not_judged,
         })
     }
 
@@ -349,11 +363,11 @@ fn rows_text(first: &Side, other: &Side, rows: &[Row]) -> String {
         Column::Words(""),
     ];
     let rows = rows.iter().map(|row| {
-        let mark = match row.is_better() {
-            _ if !row.is_judged => "under another load",
-            Some(true) => "better",
-            Some(false) => "worse",
-            None => "",
+        let mark = match (row.not_judged, row.is_better()) {
+            (Some(why), _) => why,
+            (None, Some(true)) => "better",
+            (None, Some(false)) => "worse",
+            (None, None) => "",
         };
         vec![
             row.figure.title.to_owned(),
@@ -422,7 +436,8 @@ fn difference_of_circumstances(one: &Rounds<'_>, another: &Rounds<'_>) -> Option
 fn judge(other: &str, rows: &[Row], runs: usize, other_runs: usize) -> (String, SideVerdict) {
     let apart = |wanted: bool| -> Vec<String> {
         let telling = rows.iter().filter(|row| TELLING.contains(&row.figure.name));
-        let rows = telling.filter(|row| row.is_judged && row.is_better() == Some(wanted));
+        let rows =
+            telling.filter(|row| row.not_judged.is_none() && row.is_better() == Some(wanted));
         rows.map(Row::difference).collect()
     };
     let (better, worse) = (apart(true), apart(false));
@@ -592,6 +607,36 @@ B is faster: deliveries a second 14 % higher, CPU per delivery 12 % lower, deliv
             "{}",
             comparison.text
         );
+    }
+
+    #[test]
+    fn a_rate_is_not_judged_where_the_generator_set_the_worse_one() {
+        let side = |name: &str, ms: f64, busy: f64| {
+            let runs = [0.99, 1.0, 1.01].map(|factor| {
+                let mut results = samples::connect();
+                for storm in &mut results.storms {
+                    storm.handshakes_per_s = 1e7 / (ms * factor);
+                    storm.all_subscribed_ms = ms * factor;
+                    storm.generator_busy_share = Some(busy);
+                }
+                Run {
+                    name: format!("{name}.json"),
+                    results,
+                }
+            });
+            Side {
+                name: name.to_owned(),
+                runs: runs.to_vec(),
+            }
+        };
+        let slow_bound = compare(&[side("A", 800.0, 0.97), side("B", 600.0, 0.5)]);
+        assert_eq!(slow_bound.verdicts, [SideVerdict::Same]);
+        assert!(slow_bound.text.contains("the generator's limit"));
+        let both_bound = compare(&[side("A", 600.0, 0.97), side("B", 800.0, 0.98)]);
+        assert_eq!(both_bound.verdicts, [SideVerdict::Same]);
+        // The slower is the server's own, and the faster is at least so fast.
+        let fast_bound = compare(&[side("A", 800.0, 0.5), side("B", 600.0, 0.97)]);
+        assert_eq!(fast_bound.verdicts, [SideVerdict::Faster]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! A figure speaks of the run's knee, or, where none was looked for, of the worst of its steps. Disorder is summed
 //! over all steps: an order that breaks beyond the knee is broken too.
+//!
+//! A figure that the generator set and not the server is a bound ([`Figure::is_bound`]): the server may do better.
 
 use crate::load::result::{LatencyHistogram, Memory, Results, Step, Storm};
 
@@ -179,6 +181,32 @@ impl Figure {
         }
     }
 
+    /// Whether its value in a run is the best that the generator could get, and perhaps not the server's best.
+    pub fn is_bound(&self, results: &Results) -> bool {
+        match self.source {
+            Source::OfStep(_) => {
+                self.unit == Unit::Rate && results.knee.is_some() && results.knee_is_lower_bound
+            }
+            Source::OfStorm(value) => {
+                let storms = results.storms.iter();
+                let mut bounds = storms.filter(|storm| storm.is_lower_bound()).map(value);
+                let worst = self.of(results);
+                bounds.any(|bound| Some(bound) == worst)
+            }
+            Source::Quantile(..) | Source::OfRun(_) | Source::OfMemory(_) => false,
+        }
+    }
+
+    /// Its value in a run with its unit, and a sign where that is a bound; none where the run did not measure it.
+    pub fn text_of(&self, results: &Results) -> Option<String> {
+        let text = self.text(self.of(results)?);
+        Some(match (self.is_bound(results), self.better) {
+            (true, Better::Higher) => format!("≥ {text}"),
+            (true, Better::Lower) => format!("≤ {text}"),
+            (false, _) => text,
+        })
+    }
+
     /// Whether its value is another one under another load, whatever the server.
     pub fn depends_on_load(&self) -> bool {
         match self.source {
@@ -327,6 +355,21 @@ mod tests {
         assert!(p99.of(&results).unwrap() > 160_000.0);
         let rate = Figure::named("deliveries").unwrap();
         assert_eq!(rate.of(&results), Some(results.steps[0].deliveries_per_s));
+    }
+
+    #[test]
+    fn a_figure_is_a_bound_where_the_storm_that_it_is_of_is_one() {
+        let text = |name: &str, results: &Results| Figure::named(name).unwrap().text_of(results);
+        let mut results = samples::connect_at_the_limit();
+        assert_eq!(text("handshakes", &results).unwrap(), "12.3 k");
+        results.storms[0].generator_busy_share = Some(0.96);
+        assert_eq!(text("handshakes", &results).unwrap(), "≥ 12.3 k");
+        assert_eq!(text("subscribed", &results).unwrap(), "≤ 812 ms");
+        let mut results = samples::fanout();
+        assert_eq!(text("rate", &results).unwrap(), "1,194");
+        results.knee_is_lower_bound = true;
+        assert_eq!(text("rate", &results).unwrap(), "≥ 1,194");
+        assert_eq!(text("p99", &results).unwrap(), "70.5 ms");
     }
 
     #[test]

@@ -108,10 +108,10 @@ fn cards(results: &Results) -> String {
     }
     let card = |(name, label): &(&str, &str)| {
         let figure = Figure::named(name)?;
-        let value = figure.of(results)?;
+        let value = figure.text_of(results)?;
         Some(format!(
             "<li><b>{}</b><span>{}</span></li>",
-            escape(&figure.text(value)),
+            escape(&value),
             escape(label)
         ))
     };
@@ -193,13 +193,10 @@ fn steps(results: &Results) -> String {
         .enumerate()
         .map(|(index, step)| {
             let is_knee = results.knee == Some(index);
-            let knee = match is_knee {
-                true => ", the knee",
-                false if results.sustained == Some(index) => ", sustained",
-                false => "",
-            };
+            let mark =
+                table::mark(results, index).map_or_else(String::new, |mark| format!(", {mark}"));
             let mut cells = vec![
-                format!("{}. {}{knee}", index + 1, table::step_name(step.kind)),
+                format!("{}. {}{mark}", index + 1, table::step_name(step.kind)),
                 table::offered(step),
             ];
             match verdict::has_figures(results, step) {
@@ -287,26 +284,34 @@ fn storms(results: &Results) -> String {
         "failed",
         "handshakes/s",
         "all upgraded",
+        "95 % subscribed",
         "all subscribed",
-        "p50",
-        "p99",
+        "p50 of a client, from its SYN",
+        "p99 of a client, from its SYN",
         "CPU/handshake",
+        "generator busy",
+        "server busy",
     ];
     let rows: Vec<(bool, Vec<String>)> = results
         .storms
         .iter()
         .map(|storm| {
             let cpu = storm.server_cpu_us_per_handshake;
+            let time = |us: Option<f64>| us.map_or_else(|| "–".to_owned(), numbers::duration_us);
+            let share = |share: Option<f64>| share.map_or_else(|| "–".to_owned(), numbers::share);
             let cells = vec![
                 storm.kind.name().to_owned(),
                 numbers::count(storm.connections),
                 numbers::count(storm.failed),
-                numbers::decimal(storm.handshakes_per_s),
+                table::handshakes_per_s(storm),
                 numbers::duration_us(storm.all_upgraded_ms * 1e3),
+                time(storm.most_subscribed_ms.map(|ms| ms * 1e3)),
                 numbers::duration_us(storm.all_subscribed_ms * 1e3),
                 numbers::duration_us_or_dash(storm.latency.quantile_us(0.5)),
                 numbers::duration_us_or_dash(storm.latency.quantile_us(0.99)),
-                cpu.map_or_else(|| "–".to_owned(), numbers::duration_us),
+                time(cpu),
+                share(storm.generator_busy_share),
+                share(storm.server_busy_share),
             ];
             (false, cells)
         })
@@ -487,6 +492,25 @@ mod tests {
         let invalid = page(&results);
         assert!(invalid.contains("Invalid: generator saturated"));
         assert!(!invalid.contains("<figure") && !invalid.contains("76.4 ms"));
+    }
+
+    #[test]
+    fn what_the_generator_bounds_is_a_lower_bound_in_table_card_and_words() {
+        let page_of_storms = page(&samples::connect_at_the_limit());
+        assert_eq!(page_of_storms.matches("<td>≥ 15,267</td>").count(), 1);
+        assert!(page_of_storms.contains("at least 15,267 handshakes a second"));
+        // The card is of the worst storm, which the server set the pace of.
+        assert!(page_of_storms.contains("<b>12.3 k</b><span>handshakes a second</span>"));
+        let mut results = samples::connect_at_the_limit();
+        results.storms.remove(0);
+        let page_of_one = page(&results);
+        assert!(page_of_one.contains("<b>≥ 15.3 k</b><span>handshakes a second</span>"));
+        assert!(page_of_one.contains("<b>≤ 655 ms</b><span>until all were subscribed</span>"));
+        let mut results = samples::fanout();
+        results.knee_is_lower_bound = true;
+        let page_of_knee = page(&results);
+        assert!(page_of_knee.contains("8. confirm, knee at least</th>"));
+        assert!(page_of_knee.contains("<b>≥ 11.9 M</b><span>deliveries a second</span>"));
     }
 
     #[test]

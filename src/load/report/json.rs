@@ -103,6 +103,22 @@ mod tests {
     }
 
     #[test]
+    fn a_result_of_a_version_that_watched_less_is_read() {
+        // It was written before a run watched its storms, and before it told who ended a search.
+        let kept = include_str!("../../../tests/clients/result.json");
+        for later in ["generator_busy_share", "is_lower_bound"] {
+            assert!(!kept.contains(later));
+        }
+        let results = read(kept).unwrap();
+        assert!(!results.knee_is_lower_bound && !results.sustained_is_lower_bound);
+        assert!(!results.storms.is_empty());
+        for storm in &results.storms {
+            assert_eq!(storm.generator_busy_share, None);
+            assert!(!storm.is_lower_bound());
+        }
+    }
+
+    #[test]
     fn another_format_is_named_and_an_unknown_field_refused() {
         let text = write(&samples::idle()).unwrap();
         let later = text.replace("\"format\": 1", "\"format\": 2");

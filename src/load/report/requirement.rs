@@ -39,6 +39,8 @@ pub struct Judgement {
     pub requirement: Requirement,
     /// None where the run did not measure it, or says nothing because its generator was saturated.
     pub seen: Option<f64>,
+    /// The generator set it: the server may do better.
+    pub is_bound: bool,
     pub is_met: bool,
 }
 
@@ -77,6 +79,7 @@ pub fn judge(requirements: &[Requirement], results: &Results) -> Vec<Judgement> 
         Judgement {
             requirement: *requirement,
             seen,
+            is_bound: requirement.figure.is_bound(results),
             is_met: seen.is_some_and(|seen| requirement.operator.holds(seen, requirement.limit)),
         }
     });
@@ -219,7 +222,12 @@ impl fmt::Display for Judgement {
         let verdict = if self.is_met { "met" } else { "MISSED" };
         let seen = self.seen.map(|seen| self.requirement.figure.text(seen));
         let seen = seen.as_deref().unwrap_or("not measured");
-        write!(f, "{}: {verdict} ({seen})", self.requirement)
+        let whose = if self.is_bound && self.seen.is_some() {
+            ", by the generator's limit: the server may do better"
+        } else {
+            ""
+        };
+        write!(f, "{}: {verdict} ({seen}{whose})", self.requirement)
     }
 }
 
@@ -330,6 +338,22 @@ mod tests {
         );
         assert_eq!(error("lost==0"), "`=0` is no number to compare lost with");
         assert!(error("lost=0,").starts_with("`` is no requirement"));
+    }
+
+    #[test]
+    fn a_requirement_that_the_generator_missed_says_so() {
+        let mut results = samples::connect_at_the_limit();
+        results.storms.remove(0);
+        let requirements = parse("handshakes>20k,handshakes>10k").unwrap();
+        let told: Vec<String> = judge(&requirements, &results)
+            .iter()
+            .map(Judgement::to_string)
+            .collect();
+        let expected = [
+            "handshakes > 20.0 k: MISSED (15.3 k, by the generator's limit: the server may do better)",
+            "handshakes > 10.0 k: met (15.3 k, by the generator's limit: the server may do better)",
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

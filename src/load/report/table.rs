@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::load::result::{Outcome, Results, Started, Step, StepKind, ThreadCpu};
+use crate::load::result::{Outcome, Results, Started, Step, StepKind, Storm, ThreadCpu};
 
 use super::figure::Series;
 use super::grid::{Column, grid};
@@ -105,6 +105,27 @@ pub fn offered(step: &Step) -> String {
         .map_or_else(|| "flat out".to_owned(), numbers::decimal)
 }
 
+/// `12,315`, or `≥ 12,315` where the generator was the limit.
+pub fn handshakes_per_s(storm: &Storm) -> String {
+    let rate = numbers::decimal(storm.handshakes_per_s);
+    match storm.is_lower_bound() {
+        true => format!("≥ {rate}"),
+        false => rate,
+    }
+}
+
+/// What is said of a step beside its name: whether it is the knee, or what was sustained.
+pub fn mark(results: &Results, index: usize) -> Option<&'static str> {
+    let is = |marked: Option<usize>| marked == Some(index);
+    match (is(results.knee), is(results.sustained)) {
+        (true, _) if results.knee_is_lower_bound => Some("knee at least"),
+        (true, _) => Some("knee"),
+        (false, true) if results.sustained_is_lower_bound => Some("sustained at least"),
+        (false, true) => Some("sustained"),
+        (false, false) => None,
+    }
+}
+
 /// A parameter's value as people write it.
 pub fn parameter(value: &Value) -> String {
     match value {
@@ -155,10 +176,9 @@ fn steps(results: &Results) -> String {
     ];
     let rows = results.steps.iter().enumerate().map(|(index, step)| {
         let name = step_name(step.kind);
-        let name = match results.knee == Some(index) {
-            true => format!("{name} (knee)"),
-            false if results.sustained == Some(index) => format!("{name} (sustained)"),
-            false => name,
+        let name = match mark(results, index) {
+            Some(mark) => format!("{name} ({mark})"),
+            None => name,
         };
         let mut row = vec![name, offered(step)];
         if verdict::has_figures(results, step) {
@@ -232,6 +252,7 @@ fn latencies(results: &Results) -> String {
     grid(&columns, rows.collect())
 }
 
+/// p50 and p99 are those of single clients, each from its own SYN; the times of all begin with the storm.
 fn storms(results: &Results) -> String {
     if results.storms.is_empty() {
         return String::new();
@@ -242,23 +263,31 @@ fn storms(results: &Results) -> String {
         Column::Numbers("failed"),
         Column::Numbers("handshakes/s"),
         Column::Numbers("all upgraded"),
+        Column::Numbers("95 % subscribed"),
         Column::Numbers("all subscribed"),
         Column::Numbers("p50"),
         Column::Numbers("p99"),
         Column::Numbers("CPU/handshake"),
+        Column::Numbers("generator busy"),
+        Column::Numbers("server busy"),
     ];
     let rows = results.storms.iter().map(|storm| {
         let cpu = storm.server_cpu_us_per_handshake;
+        let time = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), numbers::duration_us);
+        let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), numbers::share);
         vec![
             storm.kind.name().to_owned(),
             numbers::count(storm.connections),
             numbers::count(storm.failed),
-            numbers::decimal(storm.handshakes_per_s),
+            handshakes_per_s(storm),
             numbers::duration_us(storm.all_upgraded_ms * 1e3),
+            time(storm.most_subscribed_ms.map(|ms| ms * 1e3)),
             numbers::duration_us(storm.all_subscribed_ms * 1e3),
             numbers::duration_us_or_dash(storm.latency.quantile_us(0.5)),
             numbers::duration_us_or_dash(storm.latency.quantile_us(0.99)),
-            cpu.map_or_else(|| "-".to_owned(), numbers::duration_us),
+            time(cpu),
+            share(storm.generator_busy_share),
+            share(storm.server_busy_share),
         ]
     });
     grid(&columns, rows.collect())
@@ -474,13 +503,13 @@ outpour 0.1.0 kept 1,200 messages a second for 10,000 subscribers of one channel
 
     #[test]
     fn storms_and_memory_have_tables_of_their_own() {
-        let mut results = samples::connect();
+        let mut results = samples::connect_at_the_limit();
         results.memory = samples::idle().memory;
         let expected = "\
-storm      connections  failed  handshakes/s  all upgraded  all subscribed     p50     p99  CPU/handshake
-──────────────────────────────────────────────────────────────────────────────────────────────────────────
-connect         10,000       0        12,315        788 ms          812 ms  151 ms  298 ms        31.0 µs
-reconnect       10,000       0        15,267        635 ms          655 ms  151 ms  298 ms        31.0 µs
+storm      connections  failed  handshakes/s  all upgraded  95 % subscribed  all subscribed     p50     p99  CPU/handshake  generator busy  server busy
+────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+connect         10,000       0        12,315        788 ms           771 ms          812 ms  151 ms  298 ms        31.0 µs            61 %         88 %
+reconnect       10,000       0      ≥ 15,267        635 ms           622 ms          655 ms  151 ms  298 ms        31.0 µs            97 %         88 %
 
 connections  server RSS  generator RSS  kernel slab
 ────────────────────────────────────────────────────
@@ -494,10 +523,18 @@ silent, the server takes 0.04 % of a core
 
 VALID
 10,000 connections were connected and subscribed after 812 ms: 12,315 handshakes a second.
-10,000 connections that were dropped were back and subscribed after 655 ms: 15,267 handshakes a second.
+10,000 connections that were dropped were back and subscribed after 655 ms: at least 15,267 handshakes a second, \
+for the generator's core was 97 % busy (the server's busiest thread 88 %).
 An idle connection takes 100 B of the server, 131 B of the server with what it takes for the first of them, 8.21 KiB of the kernel for both ends, 312 B of the generator.
 ";
         assert_eq!(sections(&results), expected);
+    }
+
+    #[test]
+    fn a_knee_that_is_a_lower_bound_is_marked_so() {
+        let mut results = samples::fanout();
+        results.knee_is_lower_bound = true;
+        assert!(text(&results).contains("\nconfirm (knee at least)  "));
     }
 
     #[test]

@@ -109,13 +109,25 @@ fn findings(results: &Results) -> Vec<String> {
             sentences.push(kept(&results.target.name, knee));
             sentences.push(within(knee));
             sentences.extend(beyond(results, knee));
-            sentences.extend(lap(results, knee));
+            match results.knee_is_lower_bound {
+                true => sentences.push(
+                    "The generator could offer no more: the server's knee may be higher."
+                        .to_owned(),
+                ),
+                false => sentences.extend(lap(results, knee)),
+            }
         }
         None if results.steps.is_empty() => {}
         None => sentences.push(without_knee(results)),
     }
     if let Some(step) = results.sustained.and_then(|step| results.steps.get(step)) {
         sentences.push(sustained(step));
+        if results.sustained_is_lower_bound {
+            sentences.push(
+                "The generator could offer no more: the server may sustain a higher rate."
+                    .to_owned(),
+            );
+        }
     }
     sentences.extend(results.storms.iter().map(of_storm));
     sentences.extend(results.memory.as_ref().map(of_memory));
@@ -152,22 +164,26 @@ fn within(step: &Step) -> String {
     }
 }
 
-/// What ended the search: the lowest load above the knee that was not kept.
+/// What ended the search: the lowest load above the knee that was not kept. Where both were at fault there, at one time and
+/// another, it was the server.
 fn beyond(results: &Results, knee: &Step) -> Option<String> {
-    let missed = results.steps.iter().filter_map(|step| {
+    let failed = results.steps.iter().filter_map(|step| {
         let rate = step
             .offered_per_s
             .filter(|rate| Some(*rate) > knee.offered_per_s)?;
         match &step.outcome {
             Outcome::Kept => None,
-            Outcome::Missed { why } | Outcome::Invalid { why } => Some((rate, why)),
+            Outcome::Missed { why } => Some((rate, false, why)),
+            Outcome::Invalid { why } => Some((rate, true, why)),
         }
     });
-    let (rate, why) = missed.min_by(|one, other| one.0.total_cmp(&other.0))?;
-    Some(format!(
-        "{} a second were too many: {why}.",
-        numbers::decimal(rate)
-    ))
+    let (rate, is_generators_fault, why) =
+        failed.min_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)))?;
+    let rate = numbers::decimal(rate);
+    Some(match is_generators_fault {
+        true => format!("{rate} a second were too many for the generator: {why}."),
+        false => format!("{rate} a second were too many: {why}."),
+    })
 }
 
 /// Where a single message takes most of the limit from its first subscriber to its last, the knee is a matter of that lap
@@ -229,15 +245,28 @@ fn of_storm(storm: &Storm) -> String {
         StormKind::Connect => "were connected and subscribed",
         StormKind::Reconnect => "that were dropped were back and subscribed",
     };
+    let rate = numbers::decimal(storm.handshakes_per_s);
+    let rate = match storm.generator_busy_share {
+        Some(share) if storm.is_lower_bound() => format!(
+            "at least {rate} handshakes a second, for the generator's core was {} busy{}",
+            numbers::share(share),
+            storm
+                .server_busy_share
+                .map_or_else(String::new, |share| format!(
+                    " (the server's busiest thread {})",
+                    numbers::share(share)
+                ))
+        ),
+        Some(_) | None => format!("{rate} handshakes a second"),
+    };
     let failed = match storm.failed {
         0 => String::new(),
         failed => format!(" {} failed.", numbers::count(failed)),
     };
     format!(
-        "{} connections {done} after {}: {} handshakes a second.{failed}",
+        "{} connections {done} after {}: {rate}.{failed}",
         numbers::count(storm.connections),
         numbers::duration_us(storm.all_subscribed_ms * 1e3),
-        numbers::decimal(storm.handshakes_per_s)
     )
 }
 
@@ -314,8 +343,38 @@ Good valid
         assert_eq!(told(&samples::connect()), expected);
         let expected = "\
 Good valid
+10,000 connections were connected and subscribed after 812 ms: 12,315 handshakes a second.
+10,000 connections that were dropped were back and subscribed after 655 ms: at least 15,267 handshakes a second, \
+for the generator's core was 97 % busy (the server's busiest thread 88 %).";
+        assert_eq!(told(&samples::connect_at_the_limit()), expected);
+        let expected = "\
+Good valid
 An idle connection takes 100 B of the server, 131 B of the server with what it takes for the first of them, 8.21 KiB of the kernel for both ends, 312 B of the generator.";
         assert_eq!(told(&samples::idle()), expected);
+    }
+
+    #[test]
+    fn a_knee_that_the_generator_bounds_is_told_as_such() {
+        let mut results = samples::fanout();
+        // 1,400 a second, twice: the second time it was the server's fault.
+        results.steps[4].offered_per_s = Some(1_400.0);
+        results.steps[6].outcome = Outcome::Invalid {
+            why: "the generator took 97 % of core 1, more than 95 %".to_owned(),
+        };
+        let text = told(&results);
+        let beyond = "1,400 a second were too many: p99 189 ms, more than 100 ms.";
+        assert!(text.ends_with(beyond), "{text}");
+        results.steps[4].offered_per_s = Some(1_600.0);
+        results.knee_is_lower_bound = true;
+        results.sustained = Some(3);
+        results.sustained_is_lower_bound = true;
+        let text = told(&results);
+        let expected = "
+1,400 a second were too many for the generator: the generator took 97 % of core 1, more than 95 %.
+The generator could offer no more: the server's knee may be higher.
+With nothing lost 800 messages a second were sustained, 7.80 million deliveries a second, 99 % of them within 61.2 ms.
+The generator could offer no more: the server may sustain a higher rate.";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

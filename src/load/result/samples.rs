@@ -82,7 +82,9 @@ pub fn fanout() -> Results {
             },
         ],
         knee: Some(steps.len() - 1),
+        knee_is_lower_bound: false,
         sustained: None,
+        sustained_is_lower_bound: false,
         steps,
         storms: Vec::new(),
         memory: None,
@@ -120,9 +122,12 @@ pub fn connect() -> Results {
             failed: 0,
             handshakes_per_s: 10_000.0 / (ms / 1e3),
             all_upgraded_ms: ms * 0.97,
+            most_subscribed_ms: Some(ms * 0.95),
             all_subscribed_ms: ms,
             latency,
             server_cpu_us_per_handshake: Some(31.0),
+            server_busy_share: Some(0.88),
+            generator_busy_share: Some(0.61),
             progress: (0..=20)
                 .map(|tick| Joined {
                     at_ms: ms * f64::from(tick) / 20.0,
@@ -141,6 +146,13 @@ pub fn connect() -> Results {
         ],
         ..fanout()
     }
+}
+
+/// The same storms, the second of which took all that the generator had.
+pub fn connect_at_the_limit() -> Results {
+    let mut results = connect();
+    results.storms[1].generator_busy_share = Some(0.971);
+    results
 }
 
 /// Memory of idle connections.

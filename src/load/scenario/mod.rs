@@ -5,7 +5,8 @@
 //! | [`settings`], [`file`] | what can be told: flags, and the scenario file that stands for them |
 //! | [`address`], [`stand`], [`crowd`] | target, clients and publisher, each on its cores |
 //! | [`step`], [`conclusion`], [`saturation`], [`watch`] | one load, offered and judged |
-//! | [`knee`], [`search`], [`storm`] | the highest load that is kept; handshakes all at once |
+//! | [`knee`], [`course`], [`search`] | the highest load that is kept: steps, confirmation, and both carried out |
+//! | [`storm`] | as many handshakes as the server takes |
 //! | [`record`], [`machine_facts`] | the results |
 //! | the others | a scenario each |
 //!
@@ -21,6 +22,7 @@ mod address;
 mod churn;
 mod conclusion;
 mod connect;
+mod course;
 mod crowd;
 mod fanout;
 pub mod file;

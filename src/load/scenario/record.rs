@@ -12,7 +12,7 @@ use super::stand::Stand;
 use crate::load::machine::monotonic_ns;
 use crate::load::orders::Glance;
 use crate::load::report::numbers;
-use crate::load::report::table::{offered, step_name};
+use crate::load::report::table::{handshakes_per_s, offered, step_name};
 use crate::load::result::{
     Evidence, FORMAT, Memory, Outcome, Results, Scenario, Step, Storm, Verdict,
 };
@@ -52,7 +52,9 @@ impl Record {
                 cores: stand.cores.clone(),
                 steps: Vec::new(),
                 knee: None,
+                knee_is_lower_bound: false,
                 sustained: None,
+                sustained_is_lower_bound: false,
                 storms: Vec::new(),
                 memory: None,
             },
@@ -85,14 +87,16 @@ impl Record {
         self.results.steps.push(measured.step);
     }
 
-    /// The last step is the knee.
-    pub fn mark_knee(&mut self) {
+    /// The last step is the knee, or what the generator could offer below it.
+    pub fn mark_knee(&mut self, is_lower_bound: bool) {
         self.results.knee = self.results.steps.len().checked_sub(1);
+        self.results.knee_is_lower_bound = is_lower_bound;
     }
 
-    /// The last step is the highest rate that was sustained.
-    pub fn mark_sustained(&mut self) {
+    /// The last step is the highest rate that was sustained, or that the generator could offer.
+    pub fn mark_sustained(&mut self, is_lower_bound: bool) {
         self.results.sustained = self.results.steps.len().checked_sub(1);
+        self.results.sustained_is_lower_bound = is_lower_bound;
     }
 
     pub fn say_invalid(&mut self, why: String) {
@@ -103,7 +107,7 @@ impl Record {
         let line = format!(
             "{}: {} handshakes a second",
             storm.kind.name(),
-            numbers::decimal(storm.handshakes_per_s)
+            handshakes_per_s(&storm)
         );
         self.say(&line);
         self.results.storms.push(storm);

@@ -2,7 +2,7 @@
 //!
 //! A generator that has no time left is late in publishing and late in reading, and both look like
 //! a slow server. So a measurement is invalid
-//! - if its threads together took more than [`BUSY_MAX`] of one of its cores;
+//! - if its threads together took more than [`GENERATOR_BUSY_MAX`] of one of its cores;
 //! - if the publisher turned to due messages late: p99 of its slip is above [`SLIP_MS`] and above
 //!   [`SLIP_SHARE`] of the measured p99. Of fewer than 100 messages p99 is the latest, and one may be late by chance:
 //!   then it is the latest but one;
@@ -11,13 +11,15 @@
 //!   much later than it came;
 //! - if clients, asked how far they are, once took longer than [`ANSWER_MS`] and longer than
 //!   [`TURN_SHARE`] of the measured p99: they stood still, and do not know it themselves.
+//!
+//! A storm is not invalid where its clients took more than [`GENERATOR_BUSY_MAX`] of a core ([`busiest_core`]): they go as
+//! fast as they can, so its rate is one that the server did take, and a lower bound of what it can.
 
 use std::collections::BTreeMap;
 
-use crate::load::orders::Thread;
-use crate::load::result::LatencyHistogram;
+use crate::load::orders::{Effort, Thread};
+use crate::load::result::{GENERATOR_BUSY_MAX, LatencyHistogram};
 
-const BUSY_MAX: f64 = 0.95;
 const SLIP_MS: f64 = 5.0;
 const SLIP_SHARE: f64 = 0.1;
 const TURN_MS: f64 = 5.0;
@@ -42,11 +44,11 @@ pub struct Conduct<'a> {
 pub fn reasons(conduct: &Conduct<'_>) -> Vec<String> {
     let mut reasons = Vec::new();
     for (core, share) in busy(conduct) {
-        if share > BUSY_MAX {
+        if share > GENERATOR_BUSY_MAX {
             reasons.push(format!(
                 "the generator took {:.0} % of core {core}, more than {:.0} %",
                 share * 100.0,
-                BUSY_MAX * 100.0
+                GENERATOR_BUSY_MAX * 100.0
             ));
         }
     }
@@ -99,6 +101,16 @@ fn busy(conduct: &Conduct<'_>) -> BTreeMap<usize, f64> {
         *shares.entry(core).or_insert(0.0) += conduct.publisher_busy_share;
     }
     shares
+}
+
+/// The share of the busiest core that threads took within so many nanoseconds; none without a thread.
+pub fn busiest_core(efforts: &[Effort], wall_ns: u64) -> Option<f64> {
+    let mut cores: BTreeMap<usize, u64> = BTreeMap::new();
+    for effort in efforts {
+        *cores.entry(effort.core).or_insert(0) += effort.cpu_ns;
+    }
+    let busiest_ns = cores.into_values().max()?;
+    Some(busiest_ns as f64 / wall_ns.max(1) as f64)
 }
 
 pub fn busy_share(thread: &Thread) -> f64 {
@@ -163,6 +175,15 @@ mod tests {
         let clients = [thread(500_000_000, &[]), thread(300_000_000, &[])];
         check(&clients, 0.1, 0, 0, &[]);
         check(&clients, 0.2, 0, 0, &["100 % of core 1"]);
+    }
+
+    #[test]
+    fn of_a_storm_the_busiest_core_counts_and_not_the_busiest_thread() {
+        let effort = |core, cpu_ns| Effort { core, cpu_ns };
+        let efforts = [effort(1, 500), effort(2, 700), effort(1, 450)];
+        assert_eq!(busiest_core(&efforts, 1_000), Some(0.95));
+        assert_eq!(busiest_core(&efforts[..2], 1_000), Some(0.7));
+        assert_eq!(busiest_core(&[], 1_000), None);
     }
 
     #[test]

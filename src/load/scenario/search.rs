@@ -1,9 +1,10 @@
-//! Finds the knee of a server: steps on the way, and one for longer that confirms it.
+//! Finds the knee of a server: carries out what a [`Course`] says, steps on the way and one for longer that confirms.
 
 use std::io;
 
 use super::conclusion::Measured;
-use super::knee::{self, How, Next};
+use super::course::{Ahead, Course, Tried};
+use super::knee::How;
 use super::record::Record;
 use super::settings;
 use super::stand::Stand;
@@ -14,8 +15,6 @@ use crate::load::result::StepKind;
 const DELIVERIES_AT_FIRST: f64 = 200_000.0;
 /// Publishes a second to start with at most, however few subscribers there are.
 const PUBLISHES_AT_FIRST_MAX: f64 = 1_000.0;
-/// How often a knee is tried for longer, with somewhat less each time that it was clearly not confirmed.
-const CONFIRMATIONS_MAX: usize = 5;
 /// What is sustained is found less exactly than the knee, and confirmed for so long at most.
 const SUSTAINED_PRECISION: f64 = 1.25;
 const SUSTAINED_SECONDS_MAX: f64 = 8.0;
@@ -44,21 +43,25 @@ pub fn find_knee(
         confirm_seconds,
     };
     match wanted.find(stand, record)? {
-        Found::Rate(knee) => {
-            record.mark_knee();
-            Ok(Some(knee))
+        Found::Rate {
+            per_second,
+            is_lower_bound,
+        } => {
+            record.mark_knee(is_lower_bound);
+            Ok(Some(per_second))
         }
-        Found::Nothing { generators_limit } => {
-            if let Some(why) = generators_limit {
+        Found::Nothing { generators_fault } => {
+            if let Some(why) = generators_fault {
                 record.say_invalid(why);
             }
             Ok(None)
         }
+        Found::Failure => Ok(None),
     }
 }
 
-/// The highest rate at which nothing is lost, though p99 is beyond the knee's limit; its step is marked. Where the
-/// generator ends first there is none.
+/// The highest rate at which nothing is lost, though p99 is beyond the knee's limit; its step is marked. If none is
+/// confirmed there is none to tell, whoever's fault that was.
 pub fn find_sustained(
     stand: &mut Stand,
     record: &mut Record,
@@ -79,8 +82,9 @@ pub fn find_sustained(
         step_seconds: search.step_seconds,
         confirm_seconds: seconds.min(SUSTAINED_SECONDS_MAX),
     };
-    if let Found::Rate(_) = wanted.find(stand, record)? {
-        record.mark_sustained();
+    match wanted.find(stand, record)? {
+        Found::Rate { is_lower_bound, .. } => record.mark_sustained(is_lower_bound),
+        Found::Nothing { .. } | Found::Failure => {}
     }
     Ok(())
 }
@@ -98,52 +102,42 @@ struct Wanted {
 
 enum Found {
     /// Confirmed, by the last step.
-    Rate(f64),
-    /// Why the lowest rate that was not kept was not, if that was the generator's fault.
-    Nothing { generators_limit: Option<String> },
+    Rate {
+        per_second: f64,
+        is_lower_bound: bool,
+    },
+    Nothing {
+        generators_fault: Option<String>,
+    },
+    /// The server did what nothing excuses.
+    Failure,
 }
 
 impl Wanted {
     fn find(&self, stand: &mut Stand, record: &mut Record) -> io::Result<Found> {
-        let mut steps = knee::Search::new(self.first, self.factor, self.precision);
-        let mut generators_limit: Option<String> = None;
-        let mut knee = loop {
-            match steps.next() {
-                Next::Try(rate) => {
-                    let tried = self.attempt(stand, record, StepKind::Search, rate)?;
-                    if tried.how != How::Kept {
-                        generators_limit = tried.invalid;
-                    }
-                    steps.note(tried.how);
-                    if record.has_failed() {
-                        return Ok(Found::Nothing {
-                            generators_limit: None,
-                        });
-                    }
+        let mut course = Course::new(self.first, self.factor, self.precision);
+        loop {
+            let (kind, rate) = match course.ahead() {
+                Ahead::Try { kind, rate } => (kind, rate),
+                Ahead::Found {
+                    rate,
+                    is_lower_bound,
+                } => {
+                    return Ok(Found::Rate {
+                        per_second: rate,
+                        is_lower_bound,
+                    });
                 }
-                Next::Found { knee, .. } => break knee,
-                Next::Nothing => return Ok(Found::Nothing { generators_limit }),
-            }
-        };
-        let mut is_again = false;
-        for _ in 0..CONFIRMATIONS_MAX {
-            let tried = self.attempt(stand, record, StepKind::Confirm, knee)?;
+                Ahead::Nothing { generators_fault } => {
+                    return Ok(Found::Nothing { generators_fault });
+                }
+            };
+            let tried = self.attempt(stand, record, kind, rate)?;
             if record.has_failed() {
-                return Ok(Found::Nothing {
-                    generators_limit: None,
-                });
+                return Ok(Found::Failure);
             }
-            match tried.how {
-                How::Kept => return Ok(Found::Rate(knee)),
-                How::Near if !is_again => is_again = true,
-                How::Near | How::Missed => {
-                    knee = steps.note_not_confirmed(knee);
-                    is_again = false;
-                }
-            }
-            generators_limit = tried.invalid;
+            course.note(tried);
         }
-        Ok(Found::Nothing { generators_limit })
     }
 
     /// One step, all clients there again after it.
@@ -168,7 +162,7 @@ impl Wanted {
         let measured = step::measure(stand, &offer, record)?;
         let tried = Tried {
             how: how(&measured),
-            invalid: measured.invalid().map(str::to_owned),
+            generators_fault: measured.invalid().map(str::to_owned),
         };
         let closed = measured.step.disorder.closed;
         record.push_on_the_way(measured);
@@ -177,12 +171,6 @@ impl Wanted {
         }
         Ok(tried)
     }
-}
-
-struct Tried {
-    how: How,
-    /// Why the generator was not fit, if it was not.
-    invalid: Option<String>,
 }
 
 fn how(measured: &Measured) -> How {

@@ -152,7 +152,7 @@ pub fn measure(stand: &mut Stand, offer: &Offer, record: &mut Record) -> io::Res
     }))
 }
 
-fn server_threads(stand: &Stand) -> io::Result<Option<ThreadTimes>> {
+pub fn server_threads(stand: &Stand) -> io::Result<Option<ThreadTimes>> {
     match stand.pids.as_slice() {
         [] => Ok(None),
         pids => ThreadTimes::read(pids).map(Some),

@@ -85,17 +85,32 @@ impl ThreadTimes {
     /// Each thread's name and its share of one core since `before`, in the order of their ids.
     pub fn since(&self, before: &ThreadTimes) -> Vec<(String, f64)> {
         let wall_ns = self.at_ns.saturating_sub(before.at_ns).max(1);
+        let used = self.used_ns(before);
+        let share = |(thread, used_ns): (&ThreadTime, u64)| {
+            (thread.name.clone(), used_ns as f64 / wall_ns as f64)
+        };
+        used.map(share).collect()
+    }
+
+    /// What the busiest thread used since `before`; none where there is no thread.
+    pub fn busiest_ns(&self, before: &ThreadTimes) -> Option<u64> {
+        self.used_ns(before).map(|(_, used_ns)| used_ns).max()
+    }
+
+    fn used_ns<'a>(
+        &'a self,
+        before: &'a ThreadTimes,
+    ) -> impl Iterator<Item = (&'a ThreadTime, u64)> {
         let used_before = |thread: u32| {
             let mut known = before.threads.iter();
             known
                 .find(|known| known.thread == thread)
                 .map_or(0, |known| known.cpu_ns)
         };
-        let share = |thread: &ThreadTime| {
+        self.threads.iter().map(move |thread| {
             let used_ns = thread.cpu_ns.saturating_sub(used_before(thread.thread));
-            (thread.name.clone(), used_ns as f64 / wall_ns as f64)
-        };
-        self.threads.iter().map(share).collect()
+            (thread, used_ns)
+        })
     }
 }
 
@@ -113,6 +128,25 @@ mod tests {
             .map(|(core, ticks)| (*core, ticks.busy, ticks.all))
             .collect();
         assert_eq!(figures, [(0, 41, 100), (12, 1, 4)]);
+    }
+
+    #[test]
+    fn the_busiest_thread_is_that_which_used_the_most_since_and_not_in_all() {
+        let read = |times: &[(u32, u64)]| ThreadTimes {
+            at_ns: 0,
+            threads: times
+                .iter()
+                .map(|(thread, cpu_ns)| ThreadTime {
+                    thread: *thread,
+                    name: String::new(),
+                    cpu_ns: *cpu_ns,
+                })
+                .collect(),
+        };
+        let before = read(&[(1, 900), (2, 10)]);
+        let after = read(&[(1, 950), (2, 70), (3, 20)]);
+        assert_eq!(after.busiest_ns(&before), Some(60));
+        assert_eq!(read(&[]).busiest_ns(&before), None);
     }
 
     #[test]

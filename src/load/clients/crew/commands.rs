@@ -1,7 +1,7 @@
 //! Commands: how each begins, and when it is carried out.
 
 use crate::load::machine;
-use crate::load::orders::{Answer, Channels, Command, Glance, Manner, Sample, Settled};
+use crate::load::orders::{Answer, Channels, Command, Effort, Glance, Manner, Sample, Settled};
 use crate::ring::{Operation, Ring};
 
 use super::super::client::{Client, Part, Reading, Stage, UNHEARD};
@@ -19,12 +19,19 @@ const GOODBYE_NS: u64 = 2_000_000_000;
 pub struct Task {
     number: u64,
     from_ns: u64,
+    /// CPU time of the crew's thread when it began.
+    cpu_from_ns: u64,
     has_lost_patience: bool,
 }
 
 impl Crew {
     pub(super) fn number_of_task(&self) -> u64 {
         self.task.as_ref().map_or(0, |task| task.number)
+    }
+
+    /// When the command that is under way was begun.
+    pub(super) fn begun_ns(&self) -> u64 {
+        self.task.as_ref().map_or(self.now_ns, |task| task.from_ns)
     }
 
     /// Begins the next command, if none is under way. A report is answered at once.
@@ -37,12 +44,13 @@ impl Crew {
         self.task = Some(Task {
             number,
             from_ns: now_ns,
+            cpu_from_ns: machine::thread_cpu_ns(),
             has_lost_patience: false,
         });
         self.now_ns = now_ns;
         self.progress_ns = now_ns;
         (self.handshakes, self.greeted_ns, self.failures) = (0, 0, 0);
-        self.opened = Default::default();
+        (self.opened, self.joined) = Default::default();
         match command {
             Command::Open {
                 clients,
@@ -89,15 +97,13 @@ impl Crew {
 
     /// The answer to the command that is under way, once nothing of it is left to do.
     pub(super) fn end_task(&mut self) -> Option<Numbered<Answer>> {
-        let task = self.task.as_ref()?;
+        let task = self.task.take()?;
         let under_way =
             self.to_open.len() + self.opening + self.closing + self.switching + self.asking;
-        let number = task.number;
         if under_way == 0 {
-            let from_ns = task.from_ns;
-            self.task = None;
-            return Some((number, Answer::Settled(self.settled(from_ns))));
+            return Some((task.number, Answer::Settled(self.settled(&task))));
         }
+        self.task = Some(task);
         self.be_patient();
         None
     }
@@ -136,7 +142,7 @@ impl Crew {
         }
     }
 
-    fn settled(&mut self, from_ns: u64) -> Settled {
+    fn settled(&mut self, task: &Task) -> Settled {
         let subscriptions = match &self.orders.channels {
             Channels::None => 0,
             Channels::Shared { .. } => self.open as u64,
@@ -151,12 +157,17 @@ impl Crew {
         Settled {
             clients: self.open as u64,
             subscriptions,
-            from_ns,
-            until_ns: self.now_ns.max(from_ns),
+            from_ns: task.from_ns,
+            until_ns: self.now_ns.max(task.from_ns),
             greeted_ns: self.greeted_ns,
             handshakes: self.handshakes,
             failures: self.failures,
             opened: std::mem::take(&mut self.opened),
+            joined: std::mem::take(&mut self.joined),
+            efforts: vec![Effort {
+                core: self.core,
+                cpu_ns: machine::thread_cpu_ns().saturating_sub(task.cpu_from_ns),
+            }],
         }
     }
 

@@ -166,6 +166,8 @@ impl Crew {
         self.open += 1;
         self.handshakes += 1;
         self.opened.record_us(us);
+        let since_begun_ns = self.now_ns.saturating_sub(self.begun_ns());
+        self.joined.record_us(since_begun_ns / 1_000);
     }
 
     /// Asks for as many of the wanted subscriptions as may be unconfirmed at once.
