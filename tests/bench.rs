@@ -349,6 +349,27 @@ fn latency_is_measured_at_shares_of_the_knee() {
 }
 
 #[test]
+fn shares_of_a_knee_that_is_not_there_are_a_failure() {
+    let words = [
+        "latency",
+        "--subscribers",
+        "5",
+        "--from-rate",
+        "0.4",
+        "--step-seconds",
+        "0.2",
+        "--p99-ms-max",
+        "0.0001",
+    ];
+    let output = bench(&[&words[..], &["--quiet", "--json", "-"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    // On a machine that is too busy nothing is known of the server.
+    let status = output.status.code().unwrap();
+    assert!([EXIT_FAILED, EXIT_INVALID].contains(&status), "{said}");
+    assert!(said.contains("No knee was found"), "{said}");
+}
+
+#[test]
 fn clients_that_stood_still_make_a_run_invalid() {
     let words = [
         "fanout",

@@ -25,8 +25,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Value;
 
-use super::report::requirement::{self, Requirement};
-use super::report::{self, hgrm, html, json, table};
+use super::report::requirement::{self, Judgement, Requirement};
+use super::report::{self, hgrm, html, json, table, verdict};
 use super::result::{self, Results, Verdict};
 use super::scenario::file::ScenarioFile;
 use super::scenario::settings::{LOAD, Output};
@@ -342,19 +342,21 @@ fn show(output: &Output, required: &[Requirement], results: &Results) -> io::Res
     for judgement in &judgements {
         eprintln!("{judgement}");
     }
+    if is_json_printed && results.is_knee_missing() {
+        eprintln!("{}", verdict::NO_KNEE);
+    }
+    Ok(status(results, &judgements))
+}
+
+/// The exit status, as the table above has it.
+fn status(results: &Results, judgements: &[Judgement]) -> u8 {
     let is_met = judgements.iter().all(|judgement| judgement.is_met);
-    let is_knee_wanted = match results.scenario.parameters.get("rate") {
-        Some(Value::Array(rates)) => rates.contains(&Value::from("knee")),
-        Some(rate) => rate == "knee",
-        None => false,
-    };
-    let is_knee_missing = is_knee_wanted && results.knee.is_none();
-    Ok(match results.verdict {
+    match results.verdict {
         Verdict::Failed { .. } => EXIT_FAILED,
         Verdict::Invalid { .. } => EXIT_INVALID,
-        Verdict::Valid if is_met && !is_knee_missing => 0,
+        Verdict::Valid if is_met && !results.is_knee_missing() => 0,
         Verdict::Valid => EXIT_FAILED,
-    })
+    }
 }
 
 fn keep(path: &Path, text: &str) -> io::Result<()> {
@@ -364,6 +366,7 @@ fn keep(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::result::samples;
     use crate::load::scenario::settings::Rate;
 
     fn asked(words: &[&str]) -> Run {
@@ -425,6 +428,73 @@ mod tests {
                 assert!(matches!(read(&words), Err(Refusal::Clap(_))));
             }
         }
+    }
+
+    /// The exit status of results with a requirement.
+    fn status_of(results: &Results, required: &str) -> u8 {
+        let required = requirement::parse(required).unwrap();
+        status(results, &requirement::judge(&required, results))
+    }
+
+    #[test]
+    fn the_exit_status_says_whether_the_figures_stand_and_hold() {
+        let mut results = samples::fanout();
+        assert_eq!(status(&results, &[]), 0);
+        assert_eq!(status_of(&results, "p99<100ms,lost=0"), 0);
+        assert_eq!(status_of(&results, "p99<100ms,p99<1ms"), EXIT_FAILED);
+        assert_eq!(status_of(&results, "handshakes>1"), EXIT_FAILED);
+        results.verdict = Verdict::Invalid { why: Vec::new() };
+        assert_eq!(status(&results, &[]), EXIT_INVALID);
+        assert_eq!(status_of(&results, "p99<1ms"), EXIT_INVALID);
+        results.verdict = Verdict::Failed {
+            evidence: vec![samples::evidence()],
+        };
+        assert_eq!(status(&results, &[]), EXIT_FAILED);
+        assert_eq!(status_of(&results, "p99<100ms"), EXIT_FAILED);
+    }
+
+    #[test]
+    fn a_knee_that_was_looked_for_and_not_found_is_a_failure() {
+        let parameters = |results: &mut Results, words: &[&str]| {
+            results.scenario = asked(words).description;
+        };
+        let mut results = samples::fanout();
+        for words in [
+            &["fanout"][..],
+            &["fanout", "--rate", "20,knee"],
+            &["latency"],
+        ] {
+            parameters(&mut results, words);
+            results.knee = Some(7);
+            assert_eq!(status(&results, &[]), 0, "{words:?}");
+            results.knee = None;
+            assert_eq!(status(&results, &[]), EXIT_FAILED, "{words:?}");
+            results.verdict = Verdict::Invalid { why: Vec::new() };
+            assert_eq!(status(&results, &[]), EXIT_INVALID, "{words:?}");
+            results.verdict = Verdict::Valid;
+        }
+        for words in [
+            &["fanout", "--rate", "20"][..],
+            &["latency", "--knee", "200"],
+            &["connect"],
+            &["slow"],
+        ] {
+            parameters(&mut results, words);
+            assert_eq!(status(&results, &[]), 0, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn attempts_that_failed_fail_a_run_that_requires_none() {
+        let mut results = samples::connect();
+        assert_eq!(status_of(&results, "failed=0"), 0);
+        results.storms[0].failed = 1;
+        assert_eq!(status(&results, &[]), 0);
+        assert_eq!(status_of(&results, "failed=0"), EXIT_FAILED);
+        let mut results = samples::fanout();
+        results.steps[0].churn = Some(samples::churn());
+        assert_eq!(status_of(&results, "failed=0"), EXIT_FAILED);
+        assert_eq!(status_of(&results, "failed<=3"), 0);
     }
 
     #[test]

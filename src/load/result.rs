@@ -67,6 +67,28 @@ impl Results {
         }
     }
 
+    /// A knee was to be searched for, and no load was kept.
+    pub fn is_knee_missing(&self) -> bool {
+        let parameters = &self.scenario.parameters;
+        let is_asked_for = match parameters.get("rate") {
+            Some(Value::Array(rates)) => rates.contains(&Value::from("knee")),
+            Some(rate) => rate == "knee",
+            // Shares of a knee that was not given are shares of one that is searched for.
+            None => self.scenario.name == "latency" && !parameters.contains_key("knee"),
+        };
+        is_asked_for && self.knee.is_none()
+    }
+
+    /// Attempts of clients that came to nothing, in storms and of guests; none where there were neither.
+    pub fn failed_attempts(&self) -> Option<u64> {
+        let storms = self.storms.iter().map(|storm| storm.failed);
+        let guests = self.steps.iter().filter_map(|step| step.churn.as_ref());
+        let guests = guests.map(|churn| churn.failures);
+        storms
+            .chain(guests)
+            .reduce(|one, another| one.saturating_add(another))
+    }
+
     /// Over all steps: a promise that breaks beyond the knee is broken too.
     pub fn disorder(&self) -> Disorder {
         let mut sum = Disorder::default();
@@ -450,7 +472,7 @@ pub struct Second {
 pub struct Storm {
     pub kind: StormKind,
     pub connections: u64,
-    /// Connections that never came to be.
+    /// Attempts that failed and were made again.
     pub failed: u64,
     pub handshakes_per_s: f64,
     pub all_upgraded_ms: f64,

@@ -1,7 +1,7 @@
 //! The figures that can be named: in `--require`, and one to a row in a comparison.
 //!
 //! A figure speaks of the run's knee, or, where none was looked for, of the worst of its steps. Disorder is summed
-//! over all steps: an order that breaks beyond the knee is broken too.
+//! over all steps: an order that breaks beyond the knee is broken too. So are attempts that failed.
 //!
 //! A figure that the generator set and not the server is a bound ([`Figure::is_bound`]): the server may do better.
 
@@ -139,13 +139,9 @@ impl Figure {
             Better::Lower,
             |storm| storm.all_subscribed_ms * 1e3,
         ),
-        storm(
-            "failed",
-            "connections that failed",
-            Unit::Count,
-            Better::Lower,
-            |storm| storm.failed as f64,
-        ),
+        run("failed", "attempts of clients that failed", |results| {
+            results.failed_attempts().map(|failed| failed as f64)
+        }),
         memory("memory.server", "server's memory a connection", |memory| {
             memory.server_bytes_per_connection
         }),
@@ -358,10 +354,24 @@ mod tests {
     }
 
     #[test]
+    fn failed_attempts_are_those_of_all_storms_and_all_guests() {
+        let failed = Figure::named("failed").unwrap();
+        let mut results = samples::fanout();
+        assert_eq!(failed.of(&results), None);
+        results.steps[0].churn = Some(samples::churn());
+        results.steps[1].churn = Some(samples::churn());
+        assert_eq!(failed.of(&results), Some(6.0));
+        results.storms = samples::connect().storms;
+        results.storms[1].failed = 4;
+        assert_eq!(failed.of(&results), Some(10.0));
+    }
+
+    #[test]
     fn a_figure_is_a_bound_where_the_storm_that_it_is_of_is_one() {
         let text = |name: &str, results: &Results| Figure::named(name).unwrap().text_of(results);
         let mut results = samples::connect_at_the_limit();
         assert_eq!(text("handshakes", &results).unwrap(), "12.3 k");
+        assert_eq!(text("failed", &results).unwrap(), "0");
         results.storms[0].generator_busy_share = Some(0.96);
         assert_eq!(text("handshakes", &results).unwrap(), "≥ 12.3 k");
         assert_eq!(text("subscribed", &results).unwrap(), "≤ 812 ms");

@@ -319,7 +319,7 @@ fn storms(results: &Results) -> String {
     section("Connection storms", &columns, &[], &rows)
 }
 
-/// Slow readers and guests of the step that counts.
+/// Slow readers and guests of the steps that count.
 fn beside(results: &Results) -> String {
     let lines = table::beside(results);
     let lines: String = lines

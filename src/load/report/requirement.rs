@@ -344,7 +344,7 @@ mod tests {
     fn a_requirement_that_the_generator_missed_says_so() {
         let mut results = samples::connect_at_the_limit();
         results.storms.remove(0);
-        let requirements = parse("handshakes>20k,handshakes>10k").unwrap();
+        let requirements = parse("handshakes>20k,handshakes>10k,failed=0").unwrap();
         let told: Vec<String> = judge(&requirements, &results)
             .iter()
             .map(Judgement::to_string)
@@ -352,6 +352,7 @@ mod tests {
         let expected = [
             "handshakes > 20.0 k: MISSED (15.3 k, by the generator's limit: the server may do better)",
             "handshakes > 10.0 k: met (15.3 k, by the generator's limit: the server may do better)",
+            "failed = 0: met (0)",
         ];
         assert_eq!(told, expected);
     }

@@ -335,11 +335,12 @@ fn memory(results: &Results) -> String {
     text
 }
 
-/// Slow readers and guests of the step that counts, a line each.
+/// Slow readers and guests of the steps that count, a line each.
 pub fn beside(results: &Results) -> String {
-    let [step] = results.steps_that_count() else {
-        return String::new();
-    };
+    results.steps_that_count().iter().map(beside_step).collect()
+}
+
+fn beside_step(step: &Step) -> String {
     let mut text = String::new();
     if let Some(stalled) = &step.stalled {
         writeln!(
@@ -531,10 +532,15 @@ An idle connection takes 100 B of the server, 131 B of the server with what it t
     }
 
     #[test]
-    fn a_knee_that_is_a_lower_bound_is_marked_so() {
+    fn a_knee_that_is_a_lower_bound_is_marked_so_and_guests_are_told_of_every_step() {
         let mut results = samples::fanout();
         results.knee_is_lower_bound = true;
         assert!(text(&results).contains("\nconfirm (knee at least)  "));
+        results.knee = None;
+        results.steps.truncate(2);
+        results.steps[1].churn = Some(samples::churn());
+        let told = "churn      200 joined (p50 4.00 ms, p99 4.00 ms), 190 left, 3 failed\n";
+        assert_eq!(beside(&results), told);
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub enum Tone {
 
 /// Pieces of evidence that are told; the file has all of them.
 const EVIDENCE_TOLD: usize = 8;
+/// What is said where a knee was to be found.
+pub const NO_KNEE: &str = "No knee was found: no rate was kept and confirmed.";
+const NO_SHARES: &str = "Without it there are no shares of it to measure.";
 /// A knee whose p99 is to so much one lap over the subscribers is bounded by that.
 const LAP_SHARE: f64 = 0.66;
 
@@ -76,6 +79,7 @@ pub fn words(results: &Results) -> Words {
                     numbers::count((evidence.len() - EVIDENCE_TOLD) as u64)
                 ));
             }
+            sentences.extend(failed_attempts(results));
             Words {
                 tone: Tone::Bad,
                 headline: "failed".to_owned(),
@@ -117,8 +121,17 @@ fn findings(results: &Results) -> Vec<String> {
                 false => sentences.extend(lap(results, knee)),
             }
         }
-        None if results.steps.is_empty() => {}
-        None => sentences.push(without_knee(results)),
+        None => {
+            if results.is_knee_missing() {
+                sentences.push(NO_KNEE.to_owned());
+                if results.scenario.name == "latency" {
+                    sentences.push(NO_SHARES.to_owned());
+                }
+            }
+            if !results.steps.is_empty() {
+                sentences.push(without_knee(results));
+            }
+        }
     }
     if let Some(step) = results.sustained.and_then(|step| results.steps.get(step)) {
         sentences.push(sustained(step));
@@ -130,6 +143,7 @@ fn findings(results: &Results) -> Vec<String> {
         }
     }
     sentences.extend(results.storms.iter().map(of_storm));
+    sentences.extend(failed_attempts(results));
     sentences.extend(results.memory.as_ref().map(of_memory));
     sentences
 }
@@ -259,15 +273,28 @@ fn of_storm(storm: &Storm) -> String {
         ),
         Some(_) | None => format!("{rate} handshakes a second"),
     };
-    let failed = match storm.failed {
-        0 => String::new(),
-        failed => format!(" {} failed.", numbers::count(failed)),
-    };
     format!(
-        "{} connections {done} after {}: {rate}.{failed}",
+        "{} connections {done} after {}: {rate}.",
         numbers::count(storm.connections),
         numbers::duration_us(storm.all_subscribed_ms * 1e3),
     )
+}
+
+/// What came to nothing and lost no message: it fails no run, and nobody shall have to look for it.
+fn failed_attempts(results: &Results) -> Vec<String> {
+    let of_storms: u64 = results.storms.iter().map(|storm| storm.failed).sum();
+    let guests = results.steps.iter().filter_map(|step| step.churn.as_ref());
+    let of_guests: u64 = guests.map(|churn| churn.failures).sum();
+    let told = [
+        (of_storms, "attempts to connect failed and were made again."),
+        (
+            of_guests,
+            "times a guest failed: it did not get in, or the server ended it.",
+        ),
+    ];
+    let told = told.iter().filter(|(count, _)| *count > 0);
+    told.map(|(count, what)| format!("{} {what}", numbers::count(*count)))
+        .collect()
 }
 
 fn of_memory(memory: &Memory) -> String {
@@ -375,6 +402,48 @@ The generator could offer no more: the server's knee may be higher.
 With nothing lost 800 messages a second were sustained, 7.80 million deliveries a second, 99 % of them within 61.2 ms.
 The generator could offer no more: the server may sustain a higher rate.";
         assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn a_knee_that_is_missing_is_told_first() {
+        let mut results = samples::fanout();
+        results.knee = None;
+        results
+            .scenario
+            .parameters
+            .insert("rate".to_owned(), "knee".into());
+        let expected = "\
+Good valid
+No knee was found: no rate was kept and confirmed.
+6 of 8 loads were kept; nothing was lost, repeated or reordered.";
+        assert_eq!(told(&results), expected);
+        results.scenario.parameters.remove("rate");
+        assert!(!told(&results).contains(NO_KNEE));
+        results.scenario.name = "latency".to_owned();
+        assert!(told(&results).contains(&format!("{NO_KNEE}\n{NO_SHARES}\n")));
+        results
+            .scenario
+            .parameters
+            .insert("knee".to_owned(), 200.into());
+        assert!(!told(&results).contains(NO_KNEE));
+    }
+
+    #[test]
+    fn attempts_that_failed_are_told_whatever_the_verdict() {
+        let mut results = samples::connect();
+        results.storms[0].failed = 1_200;
+        results.storms[1].failed = 34;
+        let storms = "\n1,234 attempts to connect failed and were made again.";
+        assert!(told(&results).ends_with(storms));
+        results.steps = samples::fanout().steps;
+        results.steps[0].churn = Some(samples::churn());
+        let both =
+            format!("{storms}\n3 times a guest failed: it did not get in, or the server ended it.");
+        assert!(told(&results).ends_with(&both));
+        results.verdict = Verdict::Failed {
+            evidence: vec![samples::evidence()],
+        };
+        assert!(told(&results).ends_with(&both));
     }
 
     #[test]

@@ -148,6 +148,18 @@ pub fn connect() -> Results {
     }
 }
 
+/// Guests, three of whom failed.
+pub fn churn() -> Churn {
+    let mut joined = LatencyHistogram::new();
+    joined.record_many_us(4_000, 200);
+    Churn {
+        joins: 200,
+        leaves: 190,
+        failures: 3,
+        joined,
+    }
+}
+
 /// The same storms, the second of which took all that the generator had.
 pub fn connect_at_the_limit() -> Results {
     let mut results = connect();
