@@ -29,7 +29,7 @@ pub struct Moment {
     pub p50_us: Option<u64>,
     pub p99_us: Option<u64>,
     pub errors: Errors,
-    /// `shard 0`, `clients`, `publisher`, each with its share of a core, 0 to 1.
+    /// `core 0 (server)`, `core 1 (generator)`: how busy each was in the last second, 0 to 1, whoever ran there.
     pub busy: Vec<(String, f64)>,
 }
 
@@ -218,7 +218,7 @@ fn per_second(rate: Option<f64>) -> String {
     )
 }
 
-/// `shard 0            ██████░░   75 %`, 34 columns wide.
+/// `core 0 (server)    ██████░░   75 %`, 34 columns wide.
 fn gauge(name: &str, share: f64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = (share.clamp(0.0, 1.0) * (GAUGE_CELLS * 8) as f64).round() as usize;
@@ -251,9 +251,9 @@ mod tests {
             p99_us: Some(61_200),
             errors: Errors::default(),
             busy: vec![
-                ("shard 0".to_owned(), 0.92),
-                ("shard 1".to_owned(), 0.051),
-                ("clients".to_owned(), 1.0),
+                ("core 0 (server)".to_owned(), 0.92),
+                ("core 1 (server)".to_owned(), 0.051),
+                ("core 2 (generator)".to_owned(), 1.0),
             ],
         }
     }
@@ -265,8 +265,8 @@ search: 800 messages a second to 10,000 subscribers                         17 s
 rate             800/s published       7.80 M/s delivered     312 k behind
 delay          20.1 ms p50              61.2 ms p99
 clients         10,000 open           no errors
-busy    shard 0            ███████▍   92 %  shard 1            ▍░░░░░░░  5.1 %
-        clients            ████████  100 %";
+busy    core 0 (server)    ███████▍   92 %  core 1 (server)    ▍░░░░░░░  5.1 %
+        core 2 (generator) ████████  100 %";
         let text = format!("{}\n{}", heading(&moment()), body(&moment()));
         assert_eq!(text, expected);
         for width in text.lines().map(|line| line.chars().count()) {
@@ -278,7 +278,8 @@ busy    shard 0            ███████▍   92 %  shard 1            �
     fn a_moment_is_one_plain_line() {
         let mut moment = moment();
         let expected = "  17.3 s  search: 800 messages a second to 10,000 subscribers 46 %  10,000 open  \
-            800/s published, 7.80 M/s delivered, 312 k behind  p99 61.2 ms  shard 0 92 %  shard 1 5.1 %  clients 100 %";
+            800/s published, 7.80 M/s delivered, 312 k behind  p99 61.2 ms  core 0 (server) 92 %  core 1 (server) 5.1 %  \
+            core 2 (generator) 100 %";
         assert_eq!(line(&moment), expected);
         moment = Moment {
             phase: "connect".to_owned(),
