@@ -8,8 +8,16 @@ import struct
 SLIPPED = "the schedule slipped"
 # Connections at which memory is read, of a server that holds so many.
 CONNECTIONS_MOST = 19_000
+# A generator that took more of a core was the limit itself (`GENERATOR_BUSY_MAX` in src/load/result.rs).
+GENERATOR_BUSY_MAX = 0.95
+# The share of a storm's connections that `most_subscribed_ms` is the time of.
+MOST = 0.95
 # What a flood left in a server's queues when its time was up: whether it is lost is not known.
 UNDER_WAY = "deliveries were under way"
+
+
+class Bound(float):
+    """A figure that the generator set: the server's own is as good or better."""
 
 
 def of_paced_and_knee(results):
@@ -26,7 +34,11 @@ def of_paced_and_knee(results):
     if results["knee"] is None:
         complaints.append((what, f"no rate was kept: {outcome_of(searched[-1]['outcome'])}"))
     else:
-        figures[f"knee {subscribers} deliveries/s"] = results["steps"][results["knee"]]["deliveries_per_s"]
+        rate = results["steps"][results["knee"]]["deliveries_per_s"]
+        if results.get("knee_is_lower_bound"):
+            complaints.append((what, "the generator could offer no more: a lower bound"))
+            rate = Bound(rate)
+        figures[f"knee {subscribers} deliveries/s"] = rate
     return figures, complaints
 
 
@@ -72,7 +84,9 @@ def of_connections(results):
     failed = sum(storm["failed"] for storm in results["storms"])
     if failed:
         complaints.append(("connections", f"{failed} attempts to connect failed and were made again"))
-    figures.update(of_storms(results, "storm"))
+    values, remarks = of_storms(results, "storm", "connections")
+    figures.update(values)
+    complaints += remarks
     memory = results["memory"]
     if memory:
         most = memory["readings"][-1]["connections"]
@@ -86,17 +100,28 @@ def of_connections(results):
 def of_storms_by_message(results):
     """Storms whose clients were greeted first and then subscribed."""
     complaints = [] if results["verdict"] == "valid" else [("storms by message", str(results["verdict"]))]
-    return of_storms(results, "storm by message"), complaints
+    figures, remarks = of_storms(results, "storm by message", "storms by message")
+    return figures, complaints + remarks
 
 
-def of_storms(results, prefix):
-    figures = {}
+def of_storms(results, prefix, what):
+    figures, complaints = {}, []
     for kind in ("connect", "reconnect"):
         storm = next((storm for storm in results["storms"] if storm["kind"] == kind), None)
-        if storm:
-            figures[f"{prefix} {kind}"] = storm["handshakes_per_s"]
-            figures[f"{prefix} {kind} cpu"] = storm["server_cpu_us_per_handshake"]
-    return figures
+        if not storm:
+            continue
+        # Results of a time when storms were not watched have neither.
+        busy, most_ms = storm.get("generator_busy_share"), storm.get("most_subscribed_ms")
+        is_bound = busy is not None and busy > GENERATOR_BUSY_MAX
+        form = Bound if is_bound else float
+        if is_bound:
+            complaints.append((what, f"the generator was the limit of the {kind} storm ({100 * busy:.0f} % busy): a lower bound"))
+        figures[f"{prefix} {kind}"] = form(storm["handshakes_per_s"])
+        figures[f"{prefix} {kind} cpu"] = storm["server_cpu_us_per_handshake"]
+        if most_ms:
+            # A rate and no time: some servers hold fewer connections, and their storms are smaller.
+            figures[f"{prefix} {kind} most"] = form(MOST * storm["connections"] / (most_ms / 1000))
+    return figures, complaints
 
 
 def knee_of(results):

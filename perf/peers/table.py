@@ -1,6 +1,13 @@
-"""The one table: a row for each figure, a column for each server, the rows that outpour does not lead first."""
+"""The one table: a row for each figure, a column for each server, the rows that outpour does not lead first.
 
-from statistics import median
+A figure that the generator set and not the server is written with ≥ (≤ where less is better). Two figures are compared only
+where the worse of them is the server's own: else the server that looks worse may be the better one. A row where that leaves
+open who is ahead is neither won nor lost, and its cells that cannot be told from ours are marked with a question mark.
+"""
+
+from statistics import median, median_high, median_low
+
+from figures import Bound
 
 OURS = "outpour"
 NAMES = {
@@ -11,7 +18,7 @@ NAMES = {
     "naive_fastwebsockets": "fastws.",
 }
 LABEL_WIDTH = 40
-WIDTH = 11
+WIDTH = 13
 
 
 class Row:
@@ -65,6 +72,15 @@ class Figures:
         values = self.values.get((server, key))
         return median(values) if values else None
 
+    def is_bound(self, server, row):
+        """Whether the median is a bound: the servers' own values for what the generator set may move it."""
+        values = self.values.get((server, row.key), [])
+        if not values:
+            return False
+        # A value that is beyond the middle already leaves the median where it is, however much better the server is.
+        middle = median_high(values) if row.is_better is more else median_low(values)
+        return any(isinstance(value, Bound) and not row.is_better(value, middle) for value in values)
+
     def spread(self, server, key):
         """How far the rounds lie apart, as a share of their median; none of one round."""
         values = self.values.get((server, key), [])
@@ -75,26 +91,52 @@ class Figures:
 
 def compose(rows, servers, figures):
     """The whole text below the heading."""
-    led, lost = [], []
+    led, open_, lost = [], [], []
     for row in rows:
         if all(figures.median(server, row.key) is None for server in servers):
             continue
-        (lost if beaten_by(row, servers, figures) else led).append(row)
+        if beaten_by(row, servers, figures):
+            lost.append(row)
+        elif undecided(row, servers, figures):
+            open_.append(row)
+        else:
+            led.append(row)
     lines = [heading(servers)]
-    lines += [line(row, servers, figures) for row in lost]
-    if lost:
-        lines.append("")
+    for group in (lost, open_):
+        lines += [line(row, servers, figures) for row in group]
+        if group:
+            lines.append("")
     lines += [line(row, servers, figures) for row in led]
-    lines += [""] + legend(led, lost, servers, figures)
+    lines += [""] + legend(led, open_, lost, servers, figures)
     return "\n".join(lines) + "\n"
 
 
 def beaten_by(row, servers, figures):
-    """The servers whose figure is better than ours; all that have one where we have none."""
+    """The servers whose figure is better than ours, if ours is our own; all that have one where we have none."""
     ours = figures.median(OURS, row.key)
-    others = [server for server in servers if server != OURS]
-    measured = [server for server in others if figures.median(server, row.key) is not None]
-    return [server for server in measured if ours is None or row.is_better(figures.median(server, row.key), ours)]
+    better = [server for server in measured(row, servers, figures)
+              if ours is None or row.is_better(figures.median(server, row.key), ours)]
+    return [server for server in better if not figures.is_bound(OURS, row)]
+
+
+def undecided(row, servers, figures):
+    """The servers of which nobody knows whether they are ahead of ours: the worse of both figures is the generator's."""
+    ours = figures.median(OURS, row.key)
+    if ours is None:
+        return []
+    open_ = []
+    for server in measured(row, servers, figures):
+        theirs = figures.median(server, row.key)
+        # Of equal figures either may be the worse.
+        worse = [name for name, one, other in ((OURS, ours, theirs), (server, theirs, ours)) if not row.is_better(one, other)]
+        if any(figures.is_bound(name, row) for name in worse):
+            open_.append(server)
+    return open_
+
+
+def measured(row, servers, figures):
+    """Those but ours that have the figure."""
+    return [server for server in servers if server != OURS and figures.median(server, row.key) is not None]
 
 
 def heading(servers):
@@ -103,25 +145,34 @@ def heading(servers):
 
 
 def line(row, servers, figures):
-    better = beaten_by(row, servers, figures)
+    better, open_ = beaten_by(row, servers, figures), undecided(row, servers, figures)
     cells = []
     for server in servers:
-        value = figures.median(server, row.key)
-        cell = "-" if value is None else row.form(value)
-        cells.append((cell + ("*" if server in better else "")).rjust(WIDTH))
+        mark = "*" if server in better else "?" if server in open_ else ""
+        cells.append((written(row, server, figures) + mark).rjust(WIDTH))
     return row.label.ljust(LABEL_WIDTH) + "".join(cells)
 
 
-def legend(led, lost, servers, figures):
+def written(row, server, figures):
+    """A cell: the median, with a sign if it is a bound."""
+    value = figures.median(server, row.key)
+    if value is None:
+        return "-"
+    sign = "" if not figures.is_bound(server, row) else "≥" if row.is_better is more else "≤"
+    return sign + row.form(value)
+
+
+def legend(led, open_, lost, servers, figures):
     lines = []
     for row in lost:
-        ours = figures.median(OURS, row.key)
         for server in beaten_by(row, servers, figures):
-            value = figures.median(server, row.key)
-            mine = "has none" if ours is None else row.form(ours)
-            lines.append(f"* {row.label}: {NAMES.get(server, server)} {row.form(value)}, {OURS} {mine}")
+            ours = "has none" if figures.median(OURS, row.key) is None else written(row, OURS, figures)
+            lines.append(f"* {row.label}: {NAMES.get(server, server)} {written(row, server, figures)}, {OURS} {ours}")
+    for row in open_ + [row for row in lost if undecided(row, servers, figures)]:
+        theirs = ", ".join(f"{NAMES.get(server, server)} {written(row, server, figures)}" for server in undecided(row, servers, figures))
+        lines.append(f"? {row.label}: the generator set the worse figure, so who is ahead is not known: {OURS} {written(row, OURS, figures)}, {theirs}")
     if led and not lost:
-        lines.append(f"{OURS} leads every row.")
+        lines.append(f"{OURS} leads every row{' but those' if open_ else ''}.")
     if figures.complaints:
         lines += ["", "Runs without a figure (-), or with a remark:"]
     for (server, work), complaints in figures.complaints.items():
