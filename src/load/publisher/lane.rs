@@ -151,7 +151,7 @@ impl Lane {
                 let taken_back = |words| Answer {
                     tag: Call {
                         places: Vec::new(),
-                        due_ns: 0,
+                        due_ns: now_ns,
                     },
                     outcome: Outcome::TakenBack(words),
                 };

@@ -134,6 +134,10 @@ impl Run {
     }
 
     pub fn take_in(&mut self, answer: Answer) {
+        // A call of an earlier run, which told it as not answered.
+        if answer.tag.due_ns < self.schedule.start_ns {
+            return;
+        }
         let now_ns = monotonic_ns();
         let events = answer.tag.places.len() as u64;
         let waited_ns = now_ns.saturating_sub(answer.tag.due_ns);

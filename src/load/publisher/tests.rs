@@ -195,6 +195,27 @@ fn without_a_rate_as_much_leaves_as_is_answered() {
     assert_eq!(calls.len() as u64, tally.published);
 }
 
+/// The first call is answered when the flood that it belongs to has been given up and the next run is under way.
+#[test]
+fn an_answer_to_an_earlier_run_is_not_counted_in_the_next() {
+    let manners: Manners = |number| match number {
+        0 => (200, Duration::from_secs(5)),
+        _ => (200, Duration::ZERO),
+    };
+    let (address, _calls) = server(manners);
+    let mut publisher = Publisher::start(orders(address, 1, 1, 1)).unwrap();
+    let flood = Schedule {
+        per_second: None,
+        length_ns: 500_000_000,
+        ..schedule(0, 1, 1)
+    };
+    let tally = publisher.run(flood).unwrap();
+    assert_eq!((tally.published, tally.unanswered), (1, 1));
+    let tally = publisher.run(schedule(10, 1, 1)).unwrap();
+    assert_eq!((tally.published, tally.accepted), (10, 10));
+    assert_eq!((tally.unanswered, tally.answer.count()), (0, 10));
+}
+
 #[test]
 fn a_server_that_is_not_there_is_an_error() {
     let gone = TcpListener::bind(("127.0.0.1", 0))
