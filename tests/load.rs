@@ -325,8 +325,11 @@ fn obey(socket: &mut WebSocket<TcpStream>, told: &Receiver<Dispatch>) {
 fn on_bad_server(clients: usize, sample: Sample) -> (BadServer, Clients) {
     let mut server = BadServer::start();
     let mut unit = start(&orders(server.address, Access::Public, 1, sample));
-    open(&mut unit, clients);
-    server.gather(clients);
+    // One after the other, so that the server knows which is which.
+    for count in 1..=clients {
+        open(&mut unit, count);
+        server.gather(count);
+    }
     server.publish(now(0));
     begin(&mut unit);
     (server, unit)
@@ -378,7 +381,7 @@ fn a_message_that_comes_twice_is_noticed() {
     let count = run_with_first_client(&[0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9]);
     assert_eq!(evidence(&count), [(Wrong::Repeat, 5, 4)]);
     assert_eq!((count.order.repeated, count.order.missing), (1, 0));
-    assert_eq!((count.messages_max, count.wrong(10)), (11, 2));
+    assert_eq!((count.messages_max, count.wrong(10)), (11, 1));
 }
 
 #[test]
@@ -411,6 +414,57 @@ fn a_drop_shows_at_a_client_that_only_counts() {
     let [median, last] = [&receipts.median_ns, &receipts.last_ns].map(|times| &times.0);
     assert!(median[9] > 0 && last[8] > 0, "half of them have all");
     assert_eq!(last[9], 0, "and two of them have not");
+}
+
+/// Fails if a sum over clients is held against what was due.
+#[test]
+fn a_drop_at_one_client_that_counts_is_not_made_up_for_by_a_repeat_at_another() {
+    let (server, mut unit) = on_bad_server(4, Sample::Clients(1));
+    for sequence in 0..10 {
+        let stamp = now(sequence);
+        for client in 0..4 {
+            let copies = match (client, sequence) {
+                (2, 5) => 0,
+                (3, 7) => 2,
+                _ => 1,
+            };
+            for _ in 0..copies {
+                server.tell(client, Dispatch::Send(event(stamp)));
+            }
+        }
+    }
+    let count = unit.drained(10, 500).expect("they count");
+    assert_eq!((count.order.clients, count.order.signs()), (1, 0));
+    assert_eq!((count.messages, count.clients), (40, 4));
+    assert_eq!((count.messages_min, count.messages_max), (9, 11));
+    let receipts = &count.receipts[0];
+    assert_eq!((receipts.lacking(10), receipts.surplus(10)), (1, 1));
+    assert_eq!(count.wrong(10), 2);
+}
+
+/// It lacks what came after it was gone, and what it had is not forgotten.
+#[test]
+fn a_client_that_the_server_ended_lacks_the_rest() {
+    for sample in [Sample::All, Sample::Clients(1)] {
+        let (server, mut unit) = on_bad_server(3, sample);
+        for sequence in 0..10 {
+            let stamp = now(sequence);
+            for client in 0..3 {
+                match (client, sequence) {
+                    (2, 0..4) | (0 | 1, _) => server.tell(client, Dispatch::Send(event(stamp))),
+                    (2, 4) => server.tell(client, Dispatch::Close),
+                    (_, _) => {}
+                }
+            }
+        }
+        let count = unit.drained(10, 500).expect("they count");
+        assert_eq!((count.clients, count.closed), (3, 1));
+        let receipts = &count.receipts[0];
+        assert_eq!(
+            (receipts.reached.lacking(10), receipts.ended.lacking(10)),
+            (0, 6)
+        );
+    }
 }
 
 #[test]

@@ -176,11 +176,12 @@ fn cpu_by_thread(server: &Server) -> io::Result<String> {
 fn line(figures: &Figures) -> String {
     let count = &figures.count;
     let deliveries = count.messages.max(1) as f64;
-    let lost = figures.accepted as i128 * i128::from(count.clients) - i128::from(count.messages);
+    let lost = count.lacking(figures.accepted);
     let order = &count.order;
     let latency_ms = |at| count.deliveries.quantile_us(at).unwrap_or(0) as f64 / 1e3;
     // Numbers of refused events are missing by right; any other missing one shows in `lost`.
-    let disorder = order.repeated + order.reordered + count.uneven + count.closed;
+    let too_many = count.surplus(figures.accepted) + order.repeated;
+    let disorder = too_many + order.reordered + count.uneven + count.closed;
     format!(
         "{:<6}  {:>15.3}  {:>12.0}  {:>14.1}  {:>9}  {:>7}  {:>4}  {:>8}  {:>14.1}  {:>6.1}  {:>6.1}  {:>6.1}  {:>11.0}%",
         figures.sender,

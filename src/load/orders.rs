@@ -26,9 +26,11 @@ use super::result::LatencyHistogram;
 
 mod column;
 mod count;
+mod reached;
 
 pub use column::Column;
 pub use count::{Churned, Count, EVIDENCE_MAX, Evidence, Order, Receipts, Stalled, Thread, Wrong};
+pub use reached::Reached;
 
 /// The hidden first argument that makes the program a unit of clients.
 pub const ROLE: &str = "bench-clients";
@@ -68,6 +70,9 @@ pub struct Orders {
 
 /// Which clients decode every frame and check the order of messages, while the others only count bytes. Those that
 /// only count need messages of one length; where the lengths differ, all clients decode whatever is said here.
+///
+/// At a client that only counts a message is seen that it lacks or that came twice. Messages in another order are not,
+/// nor one that it lacks while another came twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sample {
@@ -347,8 +352,10 @@ pub struct Glance {
     /// Since [`Command::Begin`], by the clients that count.
     pub bytes: u64,
     pub messages: u64,
-    /// What the client that is furthest behind has received, and the one that is furthest ahead. On several channels
-    /// these are messages of one of them.
+    /// Clients that take part in the run and are open.
+    pub counted: u64,
+    /// What the one of them that is furthest behind has received, and the one that is furthest ahead. On several
+    /// channels these are messages of one of them.
     pub messages_min: u64,
     pub messages_max: u64,
     /// Signs of disorder so far: gaps, repeats, reorders and frames that are none.
@@ -364,14 +371,15 @@ pub struct Glance {
 impl Glance {
     /// Takes in what another unit or thread saw.
     pub fn add(&mut self, other: &Glance) {
-        if other.clients > 0 {
-            let is_first = self.clients == 0;
+        if other.counted > 0 {
+            let is_first = self.counted == 0;
             self.messages_min = match is_first {
                 true => other.messages_min,
                 false => self.messages_min.min(other.messages_min),
             };
             self.messages_max = self.messages_max.max(other.messages_max);
         }
+        self.counted += other.counted;
         self.clients += other.clients;
         self.opening += other.opening;
         self.closed += other.closed;

@@ -455,12 +455,13 @@ impl Crew {
     fn end_by_server(&mut self, slot: u32, what: Wrong, words: String) {
         let client = &self.clients[slot as usize];
         let (stage, part, position) = (client.stage, client.part, client.position);
+        let channel = self.channel(slot);
         let name = self.channel_name(slot).to_owned();
         let number = self.number(slot);
         self.run.last_words = Some(words.clone());
         match part {
             Part::Counted => {
-                self.run.closed += 1;
+                self.run.end(channel, &self.clients[slot as usize]);
                 self.run.faults += u64::from(what == Wrong::Fault);
                 let evidence = || of_connection(what, number, name, position, words.clone());
                 self.run.note_evidence(evidence);

@@ -1,13 +1,19 @@
 //! What a crew has counted since the run began.
 
+use std::collections::BTreeMap;
+
 use crate::load::machine;
 use crate::load::orders::{
-    Churned, Column, Count, EVIDENCE_MAX, Evidence, Glance, Order, Receipts, Stalled, Thread, Wrong,
+    Churned, Column, Count, EVIDENCE_MAX, Evidence, Glance, Order, Reached, Receipts, Stalled,
+    Thread, Wrong,
 };
 use crate::load::result::LatencyHistogram;
 
 use super::client::{Client, Part};
 use super::watermarks::{RECEIPTS_MAX, Watermarks};
+
+/// How far clients came, by their shared channel; by none where channels are their own.
+type ByChannel = BTreeMap<Option<u64>, Reached>;
 
 #[derive(Default)]
 pub struct Run {
@@ -37,6 +43,8 @@ pub struct Run {
     /// By channel, where channels are shared.
     pub marks: Vec<Watermarks>,
     due_ns: Vec<Vec<u64>>,
+    /// How far those came that the server ended.
+    ended: ByChannel,
     pub churn: Churned,
     pub turns: LatencyHistogram,
 }
@@ -61,6 +69,12 @@ impl Run {
         if let Some(marks) = channel.and_then(|channel| self.marks.get_mut(channel as usize)) {
             marks.advance(from, to, now_ns);
         }
+    }
+
+    /// The server ended a client that takes part.
+    pub fn end(&mut self, channel: Option<u64>, client: &Client) {
+        self.closed += 1;
+        self.ended.entry(channel).or_default().note(got(client));
     }
 
     /// A message was due then, as its stamp says. Gives nothing where no receipt is kept.
@@ -92,11 +106,12 @@ impl Run {
     pub fn glance(&mut self, clients: &[Client]) -> Glance {
         let recent = std::mem::take(&mut self.recent);
         self.deliveries.add(&recent);
-        let (messages_min, messages_max) = self.range(clients);
+        let (counted, messages_min, messages_max) = self.range(clients);
         Glance {
             closed: self.closed + self.gone,
             bytes: self.bytes,
             messages: self.messages,
+            counted,
             messages_min,
             messages_max,
             disorder: self.disorder,
@@ -107,21 +122,29 @@ impl Run {
         }
     }
 
-    fn range(&self, clients: &[Client]) -> (u64, u64) {
+    /// How many clients take part, and what the last and the first of them have.
+    fn range(&self, clients: &[Client]) -> (u64, u64, u64) {
         let with_clients = self.marks.iter().filter(|marks| marks.clients() > 0);
         if !self.marks.is_empty() {
+            let counted = with_clients.clone().map(Watermarks::clients).sum();
             let min = with_clients.clone().map(|marks| marks.range().0).min();
             let max = with_clients.map(|marks| marks.range().1).max();
-            return (min.unwrap_or(0), max.unwrap_or(0));
+            return (counted, min.unwrap_or(0), max.unwrap_or(0));
         }
         let counted = clients.iter().filter(|client| client.part == Part::Counted);
         let positions = counted.map(|client| u64::from(client.position));
-        let min = positions.clone().min();
-        (min.unwrap_or(0), positions.max().unwrap_or(0))
+        let (min, max) = (positions.clone().min(), positions.clone().max());
+        let counted = positions.count() as u64;
+        (counted, min.unwrap_or(0), max.unwrap_or(0))
     }
 
-    /// All that is known.
-    pub fn count(&self, clients: &[Client], core: usize) -> Count {
+    /// All that is known. `channel` is the shared channel of the client at a place.
+    pub fn count(
+        &self,
+        clients: &[Client],
+        channel: impl Fn(u32) -> Option<u64>,
+        core: usize,
+    ) -> Count {
         let mut count = Count {
             closed: self.closed,
             last_words: self.last_words.clone(),
@@ -143,7 +166,8 @@ impl Run {
         count.stalled.closed = self.stalled_closed;
         let mut arrival_gap_ns = self.arrival_gap_ns_max;
         let mut range: Option<(u32, u32)> = None;
-        for client in clients {
+        let mut reached = ByChannel::new();
+        for (slot, client) in (0..).zip(clients) {
             match client.part {
                 Part::Idle | Part::Guest => continue,
                 Part::Stalled => {
@@ -159,6 +183,7 @@ impl Run {
             count.clients += 1;
             let (min, max) = range.unwrap_or((client.position, client.position));
             range = Some((min.min(client.position), max.max(client.position)));
+            reached.entry(channel(slot)).or_default().note(got(client));
             match &client.talk {
                 Some(talk) => {
                     count.uneven += u64::from(!talk.unread.is_empty());
@@ -179,7 +204,10 @@ impl Run {
             (count.messages_min, count.messages_max) = (u64::from(min), u64::from(max));
         }
         count.arrival_gap_us_max = arrival_gap_ns / 1_000;
-        count.receipts = self.receipts();
+        for own in [reached.get(&None), self.ended.get(&None)] {
+            count.own.add(own.unwrap_or(&Reached::default()));
+        }
+        count.receipts = self.receipts(&reached);
         count.threads = vec![Thread {
             core,
             cpu_ns: count.cpu_ns,
@@ -189,7 +217,7 @@ impl Run {
         count
     }
 
-    fn receipts(&self) -> Vec<Receipts> {
+    fn receipts(&self, reached: &ByChannel) -> Vec<Receipts> {
         let channels = (0..).zip(self.marks.iter().zip(&self.due_ns));
         let used = channels.filter(|(_, (marks, _))| marks.joined() > 0);
         used.map(|(channel, (marks, due_ns))| {
@@ -199,10 +227,13 @@ impl Run {
                 column.resize(first.len(), 0);
                 Column(column)
             };
+            let of = |all: &ByChannel| all.get(&Some(channel)).cloned().unwrap_or_default();
             Receipts {
                 channel,
                 clients: marks.joined(),
                 messages: marks.messages(),
+                reached: of(reached),
+                ended: of(&self.ended),
                 due_ns: padded(due_ns),
                 first_ns: padded(first),
                 median_ns: padded(median),
@@ -212,6 +243,13 @@ impl Run {
         })
         .collect()
     }
+}
+
+/// Messages that a client has. One that decodes knows which of them came again: these are told as repeats.
+fn got(client: &Client) -> u64 {
+    let ledger = client.talk.as_ref().and_then(|talk| talk.ledger.as_ref());
+    let repeated = ledger.map_or(0, |ledger| ledger.repeated);
+    u64::from(client.position).saturating_sub(repeated)
 }
 
 /// What one client's ledger says.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Column;
+use super::{Column, Reached};
 use crate::load::result::LatencyHistogram;
 
 /// Pieces of evidence that a unit keeps; what comes after them is only counted.
@@ -34,6 +34,8 @@ pub struct Count {
     pub arrival_gap_us_max: u64,
     /// Message by message, for each shared channel that the unit has clients on.
     pub receipts: Vec<Receipts>,
+    /// How far those came whose channels are their own, the ones that the server ended included.
+    pub own: Reached,
     pub stalled: Stalled,
     pub churn: Churned,
     /// The unit's threads.
@@ -44,10 +46,24 @@ pub struct Count {
 }
 
 impl Count {
-    /// Signs that not every client got exactly `messages`, once each and in order.
+    /// Signs that not every client got exactly `messages`, once each and in order. Client by client: what one got
+    /// twice makes up for nothing that another lacks.
     pub fn wrong(&self, messages: u64) -> u64 {
-        let lost = (messages * self.clients).abs_diff(self.messages);
-        lost + self.disorder()
+        self.lacking(messages) + self.surplus(messages) + self.disorder()
+    }
+
+    /// What clients lack, all together, of so many messages for each of them.
+    pub fn lacking(&self, messages: u64) -> u64 {
+        let shared = self.receipts.iter();
+        let shared = shared.map(|receipts| receipts.lacking(messages));
+        shared.sum::<u64>() + self.own.lacking(messages)
+    }
+
+    /// What clients got above so many messages each, all together.
+    pub fn surplus(&self, messages: u64) -> u64 {
+        let shared = self.receipts.iter();
+        let shared = shared.map(|receipts| receipts.surplus(messages));
+        shared.sum::<u64>() + self.own.surplus(messages)
     }
 
     /// Signs that what was received is not one run, complete and in order.
@@ -90,6 +106,7 @@ impl Count {
                 None => self.receipts.push(receipts.clone()),
             }
         }
+        self.own.add(&other.own);
         self.stalled.add(&other.stalled);
         self.churn.add(&other.churn);
         self.threads.extend_from_slice(&other.threads);
@@ -172,6 +189,9 @@ pub struct Receipts {
     pub clients: u64,
     /// Messages that they received, all together.
     pub messages: u64,
+    /// How far those came that are still there, and those that the server ended.
+    pub reached: Reached,
+    pub ended: Reached,
     /// When each was due, where the sample has a client on the channel.
     pub due_ns: Column,
     pub first_ns: Column,
@@ -183,6 +203,16 @@ pub struct Receipts {
 }
 
 impl Receipts {
+    /// What clients lack, all together, of so many messages for each of them.
+    pub fn lacking(&self, messages: u64) -> u64 {
+        self.reached.lacking(messages) + self.ended.lacking(messages)
+    }
+
+    /// What clients got above so many messages each, all together.
+    pub fn surplus(&self, messages: u64) -> u64 {
+        self.reached.surplus(messages) + self.ended.surplus(messages)
+    }
+
     /// Takes in what another unit or thread saw of the same channel.
     pub fn add(&mut self, other: &Receipts) {
         let (one, another) = (self.clients, other.clients);
@@ -210,6 +240,8 @@ impl Receipts {
         });
         self.clients += another;
         self.messages += other.messages;
+        self.reached.add(&other.reached);
+        self.ended.add(&other.ended);
         self.beyond = self.beyond.max(other.beyond);
     }
 }

@@ -75,6 +75,10 @@ pub struct Tally {
     /// Failed in another way, and how the first of them did.
     pub failed: u64,
     pub failure: Option<String>,
+    /// Those of the failed that had counted as accepted: the server said afterwards that it refuses one, and not which.
+    pub taken_back: u64,
+    /// Channel by channel, when the run is over.
+    pub channels: Vec<OfChannel>,
     /// Not answered when patience ended: nobody knows what became of them.
     pub unanswered: u64,
     /// The places of messages that were not accepted, up to [`PLACES_MAX`] of them: a subscriber
@@ -91,6 +95,22 @@ pub struct Tally {
     pub cpu_ns: u64,
     /// From the run's start until now, or until the last answer.
     pub wall_ns: u64,
+}
+
+/// What became of the messages of one channel. One that was taken back is among the accepted here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OfChannel {
+    pub published: u64,
+    pub accepted: u64,
+    pub refused: u64,
+}
+
+impl OfChannel {
+    /// Messages that may have been delivered: those too that were not answered, or failed in a way that says nothing of
+    /// it.
+    pub fn possible(&self) -> u64 {
+        self.published - self.refused
+    }
 }
 
 /// Places of refused messages that a tally keeps.

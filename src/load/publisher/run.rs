@@ -4,8 +4,8 @@ use std::io;
 
 use super::http::{Event, Outcome};
 use super::lane::{Answer, Batch, Lane};
-use super::schedule::Schedule;
-use super::{Orders, PLACES_MAX, Tally};
+use super::schedule::{Place, Schedule};
+use super::{OfChannel, Orders, PLACES_MAX, Tally};
 use crate::load::machine::monotonic_ns;
 use crate::load::stamp::Stamp;
 
@@ -34,9 +34,13 @@ impl Run {
         for lane in lanes {
             lane.begin(&schedule);
         }
+        let channels = vec![OfChannel::default(); schedule.channels as usize];
         Run {
             schedule,
-            tally: Tally::default(),
+            tally: Tally {
+                channels,
+                ..Tally::default()
+            },
             cpu_before_ns: cpu_ns,
             ended_ns: None,
             paused_until_ns: 0,
@@ -124,6 +128,10 @@ impl Run {
                 .record_us((could_ns - batch.leaves_ns) / 1_000);
         }
         self.tally.published += batch.indexes.len() as u64;
+        for index in &batch.indexes {
+            let place = self.schedule.place(*index);
+            self.tally.channels[place.channel as usize].published += 1;
+        }
         let mut written = std::mem::take(&mut self.written);
         lane.publish(batch, &events, &self.schedule, due_ns(last), &mut written)?;
         for answer in written.drain(..) {
@@ -144,21 +152,21 @@ impl Run {
         match answer.outcome {
             Outcome::Accepted => {
                 self.tally.answer.record_us(waited_ns / 1_000);
-                self.tally.accepted += events;
-                return;
+                return self.accept(&answer.tag.places);
             }
-            Outcome::Written => {
-                self.tally.accepted += events;
-                return;
-            }
+            Outcome::Written => return self.accept(&answer.tag.places),
             Outcome::TakenBack(words) => {
                 self.tally.accepted = self.tally.accepted.saturating_sub(1);
                 self.tally.failed += 1;
+                self.tally.taken_back += 1;
                 self.tally.failure.get_or_insert(words);
                 return;
             }
             Outcome::Refused => {
                 self.tally.refused += events;
+                for place in &answer.tag.places {
+                    self.tally.channels[place.channel as usize].refused += 1;
+                }
                 if self.schedule.per_second.is_none() {
                     self.paused_until_ns = now_ns + REFUSED_PAUSE_NS;
                 }
@@ -171,6 +179,13 @@ impl Run {
         let room = PLACES_MAX - self.tally.not_accepted.len().min(PLACES_MAX);
         let places = answer.tag.places.into_iter().take(room);
         self.tally.not_accepted.extend(places);
+    }
+
+    fn accept(&mut self, places: &[Place]) {
+        self.tally.accepted += places.len() as u64;
+        for place in places {
+            self.tally.channels[place.channel as usize].accepted += 1;
+        }
     }
 
     /// No further message leaves.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::http::{App, Form};
 use super::schedule::{Place, Schedule};
-use super::{Http, Orders, Publisher, Tally};
+use super::{Http, OfChannel, Orders, Publisher, Tally};
 use crate::load::machine::monotonic_ns;
 use crate::load::stamp::Stamp;
 
@@ -134,6 +134,8 @@ fn every_message_leaves_once_in_order_and_with_the_time_it_was_due() {
         assert_eq!(stamp.due_ns, schedule.due_ns(stamp.sequence * 3 + channel));
     }
     assert_eq!(next, [20; 3]);
+    let accepted = tally.channels.iter().map(|channel| channel.accepted);
+    assert_eq!(accepted.collect::<Vec<u64>>(), [20; 3]);
 }
 
 #[test]
@@ -178,6 +180,12 @@ fn what_was_not_accepted_is_told_place_by_place() {
         sequence,
     };
     assert_eq!(tally.not_accepted, [place(3), place(5)]);
+    let channel = OfChannel {
+        published: 8,
+        accepted: 6,
+        refused: 1,
+    };
+    assert_eq!((tally.channels, channel.possible()), (vec![channel], 7));
     assert!(tally.failure.unwrap().contains("400"));
     assert_eq!(tally.unanswered, 0);
 }

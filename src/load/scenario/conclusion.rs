@@ -4,8 +4,8 @@
 use super::saturation::{self, Conduct};
 use super::step::Offer;
 use crate::load::orders::{self, Count, Receipts, Wrong};
-use crate::load::publisher::Tally;
 use crate::load::publisher::schedule::{Place, Schedule};
+use crate::load::publisher::{OfChannel, Tally};
 use crate::load::result::{
     Churn, Disorder, Evidence, Fault, Latencies, LatencyHistogram, Outcome, Second, ServerCpu,
     Stalled, Step, StepKind, ThreadCpu,
@@ -159,8 +159,14 @@ fn is_near(seen: &Observed<'_>, latency: &Latencies, disorder: &Disorder) -> boo
 
 /// Whether all that is missing is missing at clients that the server ended.
 fn is_lost_to_closed_alone(seen: &Observed<'_>) -> bool {
-    let each = seen.tally.accepted / seen.schedule.channels.max(1);
-    seen.count.closed > 0 && seen.count.messages_min >= each
+    let mut receipts = seen.count.receipts.iter();
+    let lacks_nothing = |receipts: &Receipts| {
+        receipts
+            .reached
+            .lacking(of_channel(seen, receipts).accepted)
+            == 0
+    };
+    seen.count.closed > 0 && receipts.all(lacks_nothing)
 }
 
 fn is_disorder(fault: Fault) -> bool {
@@ -175,8 +181,30 @@ fn expected(seen: &Observed<'_>) -> u64 {
     seen.tally.accepted * per_channel(seen)
 }
 
+/// Deliveries that were due and were not made. Client by client: what one got twice makes up for nothing that another
+/// lacks, as it would in a sum.
 fn missing(seen: &Observed<'_>) -> u64 {
-    expected(seen).saturating_sub(seen.count.messages)
+    let (mut there, mut due, mut lacking, mut clients_max) = (0, 0, 0, 0);
+    for receipts in &seen.count.receipts {
+        let accepted = of_channel(seen, receipts).accepted;
+        there += receipts.clients;
+        due += receipts.clients * accepted;
+        lacking += receipts.lacking(accepted);
+        clients_max = clients_max.max(receipts.clients);
+    }
+    // Those that were gone before the load began lack all of it.
+    if there < seen.subscribers {
+        lacking += expected(seen).saturating_sub(due);
+    }
+    // A message that was taken back was for all clients of one channel, nobody knows of which.
+    lacking.saturating_sub(seen.tally.taken_back * clients_max)
+}
+
+/// What became of the messages that these are the receipts of.
+fn of_channel(seen: &Observed<'_>, receipts: &Receipts) -> OfChannel {
+    let channels = &seen.tally.channels;
+    let channel = channels.get(receipts.channel as usize);
+    channel.copied().unwrap_or_default()
 }
 
 /// Clients whose bytes are no whole number of messages. While more arrives, any may be in the middle of one.
@@ -198,7 +226,7 @@ fn disorder(seen: &Observed<'_>) -> Disorder {
             true => 0,
             false => missing(seen),
         },
-        repeated: order.repeated + beyond_expected(seen),
+        repeated: order.repeated + surplus(seen),
         reordered: order.reordered,
         unannounced: match is_every_gap_explained(seen) {
             true => 0,
@@ -209,12 +237,13 @@ fn disorder(seen: &Observed<'_>) -> Disorder {
     }
 }
 
-/// Deliveries that nobody published: more than were accepted and than may have been.
-fn beyond_expected(seen: &Observed<'_>) -> u64 {
-    let possible = (seen.tally.accepted + seen.tally.unanswered) * per_channel(seen);
-    let beyond = seen.count.messages.saturating_sub(possible);
-    // Those that the sample saw twice are told as such already.
-    beyond.saturating_sub(seen.count.order.repeated)
+/// Deliveries that nobody published, client by client: more than may have been accepted on its channel.
+/// What the sample saw twice is not among them: it is told as such already.
+fn surplus(seen: &Observed<'_>) -> u64 {
+    let receipts = seen.count.receipts.iter();
+    receipts
+        .map(|receipts| receipts.surplus(of_channel(seen, receipts).possible()))
+        .sum()
 }
 
 /// A message that was refused is missing by right.
@@ -276,6 +305,10 @@ fn evidence(seen: &Observed<'_>, disorder: &Disorder) -> Vec<Evidence> {
             seen: format!("sequence {}{words}", evidence.seen),
         });
     }
+    let range = format!(
+        "{} deliveries; the client with the fewest got {}, the one with the most {}",
+        count.messages, count.messages_min, count.messages_max
+    );
     let mut of_all = |fault: Fault, expected: String, seen: String| {
         all.push(Evidence {
             fault,
@@ -289,18 +322,15 @@ fn evidence(seen: &Observed<'_>, disorder: &Disorder) -> Vec<Evidence> {
         of_all(
             Fault::Lost,
             format!("{} deliveries", expected(seen)),
-            format!(
-                "{} deliveries; the client with the fewest got {}, the one with the most {}",
-                count.messages, count.messages_min, count.messages_max
-            ),
+            format!("{} lacking in {range}", disorder.lost),
         );
     }
-    let beyond = beyond_expected(seen);
-    if beyond > 0 {
+    let surplus = surplus(seen);
+    if surplus > 0 {
         of_all(
             Fault::Repeated,
             format!("{} deliveries", expected(seen)),
-            format!("{} deliveries", count.messages),
+            format!("{surplus} too many in {range}"),
         );
     }
     let uneven = uneven(seen);

@@ -283,7 +283,8 @@ pub struct Generator {
     /// Local addresses to connect from [default: 127.0.0.2 and up for a target on loopback]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub sources: Vec<IpAddr>,
-    /// Clients that decode every frame and check the order: a number or all
+    /// Clients that decode every frame and check the order: a number or all. The others count: a message that one of
+    /// them lacks or gets twice is seen, and not a wrong order, nor one that it lacks while another came twice
     #[arg(long, default_value = "64")]
     pub sample: Decode,
     /// For tests of the watch over itself: the clients' first unit stands still for so long, once

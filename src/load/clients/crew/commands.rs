@@ -87,7 +87,9 @@ impl Crew {
             Command::Glance => unreachable!("a glance is answered when it is asked for"),
             Command::Report => {
                 self.task = None;
-                let mut count = self.run.count(&self.clients[..self.size], self.core);
+                let clients = &self.clients[..self.size];
+                let channel = |slot| self.channel(slot);
+                let mut count = self.run.count(clients, channel, self.core);
                 count.frame_bytes = count.frame_bytes.or(self.learnt.even());
                 return Some((number, Answer::Count(Box::new(count))));
             }

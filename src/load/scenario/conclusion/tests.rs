@@ -1,7 +1,7 @@
 //! Verdicts on runs that are made up.
 
 use super::*;
-use crate::load::orders::{Column, Order, Thread};
+use crate::load::orders::{Column, Order, Reached, Thread};
 
 const SUBSCRIBERS: u64 = 4;
 const MESSAGES: u64 = 10;
@@ -36,6 +36,11 @@ impl Case {
             tally: Tally {
                 published: MESSAGES,
                 accepted: MESSAGES,
+                channels: vec![OfChannel {
+                    published: MESSAGES,
+                    accepted: MESSAGES,
+                    refused: 0,
+                }],
                 wall_ns: 100_000_000,
                 cpu_ns: 1_000_000,
                 ..Tally::default()
@@ -55,6 +60,8 @@ impl Case {
                     channel: 0,
                     clients: SUBSCRIBERS,
                     messages: MESSAGES * SUBSCRIBERS,
+                    reached: reached(&[MESSAGES; SUBSCRIBERS as usize]),
+                    ended: Reached::default(),
                     due_ns: after(0),
                     first_ns: after(1),
                     median_ns: after(2),
@@ -72,6 +79,19 @@ impl Case {
             is_embedded: true,
             is_given_up: false,
         }
+    }
+
+    /// Clients that stayed got so many messages, and those that the server ended so many.
+    fn got(&mut self, stayed: &[u64], ended: &[u64]) {
+        let count = &mut self.count;
+        count.messages = stayed.iter().chain(ended).sum();
+        count.messages_min = *stayed.iter().min().unwrap();
+        count.messages_max = *stayed.iter().max().unwrap();
+        count.closed = ended.len() as u64;
+        let receipts = &mut count.receipts[0];
+        receipts.clients = (stayed.len() + ended.len()) as u64;
+        receipts.messages = count.messages;
+        (receipts.reached, receipts.ended) = (reached(stayed), reached(ended));
     }
 
     fn concluded(&self) -> Measured {
@@ -103,6 +123,12 @@ fn schedule() -> Schedule {
         channels: 1,
         publishers: 1,
     }
+}
+
+fn reached(got: &[u64]) -> Reached {
+    let mut reached = Reached::default();
+    got.iter().for_each(|messages| reached.note(*messages));
+    reached
 }
 
 fn due_ns(message: u64) -> u64 {
@@ -154,8 +180,7 @@ fn a_known_delay_comes_out_as_it_is() {
 #[test]
 fn a_loss_is_shown_with_what_was_expected() {
     let mut case = Case::new(StepKind::Fixed);
-    case.count.messages -= 3;
-    case.count.messages_min -= 3;
+    case.got(&[10, 7, 10, 10], &[]);
     let measured = case.concluded();
     assert_missed(&measured, "3 deliveries lost");
     assert_eq!(measured.step.disorder.lost, 3);
@@ -164,10 +189,77 @@ fn a_loss_is_shown_with_what_was_expected() {
     assert_eq!(measured.evidence[0].expected, "40 deliveries");
 }
 
+/// Fails if a sum over clients is held against what was due: it is 40, as it should be.
+#[test]
+fn what_one_client_gets_twice_makes_up_for_nothing_that_another_lacks() {
+    let mut case = Case::new(StepKind::Fixed);
+    case.got(&[10, 9, 10, 11], &[]);
+    let measured = case.concluded();
+    assert_missed(&measured, "1 deliveries lost; 1 deliveries repeated");
+    let faults: Vec<Fault> = measured.evidence.iter().map(|one| one.fault).collect();
+    assert_eq!(faults, [Fault::Lost, Fault::Repeated]);
+    assert!(measured.evidence[0].seen.contains("1 lacking in 40"));
+}
+
+/// The client that the sample saw get one twice lacks none of the others, and one of those lacks one.
+#[test]
+fn a_repeat_in_the_sample_makes_up_for_no_loss_either() {
+    let mut case = Case::new(StepKind::Fixed);
+    case.got(&[10, 9, 10, 10], &[]);
+    case.count.messages += 1;
+    case.count.messages_max += 1;
+    case.count.order.repeated = 1;
+    let disorder = case.concluded().step.disorder;
+    assert_eq!((disorder.lost, disorder.repeated), (1, 1));
+}
+
+/// Ten messages on channel 0 and nine on channel 1, two clients each: what is wrong on one is wrong there.
+#[test]
+fn each_channel_is_held_against_what_was_accepted_on_it() {
+    let two_channels = |first: &[u64], second: &[u64]| {
+        let mut case = Case::new(StepKind::Fixed);
+        case.tally.accepted = 19;
+        case.tally.published = 19;
+        let nine = OfChannel {
+            published: 9,
+            accepted: 9,
+            refused: 0,
+        };
+        case.tally.channels.push(nine);
+        let mut other = case.count.receipts[0].clone();
+        (other.channel, other.clients) = (1, 2);
+        other.reached = reached(second);
+        case.got(first, &[]);
+        case.count.receipts.push(other);
+        let disorder = case.concluded().step.disorder;
+        (disorder.lost, disorder.repeated)
+    };
+    assert_eq!(two_channels(&[10, 10], &[9, 9]), (0, 0));
+    assert_eq!(two_channels(&[10, 9], &[9, 10]), (1, 1));
+}
+
+#[test]
+fn a_message_that_was_taken_back_is_lost_to_nobody() {
+    let mut case = Case::new(StepKind::Fixed);
+    case.tally.accepted -= 1;
+    (case.tally.failed, case.tally.taken_back) = (1, 1);
+    case.got(&[9; 4], &[]);
+    assert_eq!(case.concluded().step.disorder.lost, 0);
+    case.got(&[9, 9, 8, 9], &[]);
+    assert_eq!(case.concluded().step.disorder.lost, 1);
+}
+
+#[test]
+fn a_client_that_was_gone_before_the_load_lacks_all_of_it() {
+    let mut case = Case::new(StepKind::Fixed);
+    case.got(&[10; 3], &[]);
+    assert_eq!(case.concluded().step.disorder.lost, 10);
+}
+
 #[test]
 fn a_search_may_drive_a_peer_to_losses_and_never_our_own_server() {
     let mut case = Case::new(StepKind::Search);
-    case.count.messages -= 3;
+    case.got(&[10, 10, 10, 7], &[]);
     assert_eq!(case.concluded().evidence.len(), 1);
     case.is_embedded = false;
     let measured = case.concluded();
@@ -187,12 +279,11 @@ fn a_search_may_drive_a_peer_to_losses_and_never_our_own_server() {
 fn a_search_may_have_our_own_server_end_slow_clients_if_those_who_stay_lack_nothing() {
     for kind in [StepKind::Search, StepKind::Confirm] {
         let mut case = Case::new(kind);
-        case.count.messages -= 3;
-        case.count.closed = 1;
+        case.got(&[10; 3], &[7]);
         let measured = case.concluded();
         assert_missed(&measured, "3 deliveries lost");
         assert_eq!(measured.evidence, []);
-        case.count.messages_min -= 1;
+        case.got(&[10, 10, 9], &[7]);
         assert_eq!(case.concluded().evidence.len(), 2);
     }
 }
@@ -200,7 +291,7 @@ fn a_search_may_have_our_own_server_end_slow_clients_if_those_who_stay_lack_noth
 #[test]
 fn more_deliveries_than_publishes_are_repeats() {
     let mut case = Case::new(StepKind::Fixed);
-    case.count.messages += 2;
+    case.got(&[10, 12, 10, 10], &[]);
     let measured = case.concluded();
     assert_eq!(measured.step.disorder.repeated, 2);
     assert_eq!(measured.evidence[0].fault, Fault::Repeated);
@@ -211,11 +302,13 @@ fn a_refused_message_is_missing_by_right_and_no_other() {
     let mut case = Case::new(StepKind::Fixed);
     case.tally.accepted -= 1;
     case.tally.refused = 1;
+    case.tally.channels[0].accepted -= 1;
+    case.tally.channels[0].refused = 1;
     case.tally.not_accepted = vec![Place {
         channel: 0,
         sequence: 6,
     }];
-    case.count.messages -= SUBSCRIBERS;
+    case.got(&[9; 4], &[]);
     case.count.order.missing = 1;
     case.count.order.gaps = 1;
     case.count.order.evidence = vec![gap(6, 7)];
@@ -266,7 +359,7 @@ fn connections_that_the_server_ended_are_told_with_its_words() {
 fn what_is_under_way_when_time_is_up_is_not_lost_and_not_kept() {
     let mut case = Case::new(StepKind::Fixed);
     case.offer.drain_seconds = Some(2.0);
-    case.count.messages -= 6;
+    case.got(&[10, 7, 10, 7], &[]);
     case.count.uneven = 2;
     case.is_given_up = true;
     let measured = case.concluded();
@@ -300,6 +393,6 @@ fn a_p99_that_is_missed_by_little_is_near() {
     assert!(near(120, &|_| {}));
     assert!(!near(99, &|_| {}));
     assert!(!near(200, &|_| {}));
-    assert!(!near(120, &|case| case.count.messages -= 1));
+    assert!(!near(120, &|case| case.got(&[10, 10, 10, 9], &[])));
     assert!(!near(120, &|case| case.tally.published -= 1));
 }
