@@ -65,6 +65,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::load::dialect::{Dialect, Heard, Mqtt, Nats, Speaker, upgrade};
+    use crate::load::stamp::{STAMP_BYTES, Stamp};
+    use crate::wire::websocket::{Opcode, encode_frame};
 
     /// Judges a whole list at once.
     fn naive(sequences: &[u64]) -> (u64, u64, u64, u64) {
@@ -108,6 +111,87 @@ mod tests {
         let gap = Some((Wrong::Gap, 2));
         let (late, again) = (Some((Wrong::Reorder, 4)), Some((Wrong::Repeat, 4)));
         assert_eq!(said, [None, None, gap, late, again, None]);
+    }
+
+    /// The numbers that a client of a dialect hears, of a server that says these frames after the upgrade.
+    fn heard(dialect: &dyn Dialect, frames: &[&[u8]]) -> Vec<u64> {
+        let accept = format!("Sec-WebSocket-Accept: {}", upgrade::PROOF);
+        let mut wire = format!("HTTP/1.1 101 Switching Protocols\r\n{accept}\r\n\r\n").into_bytes();
+        for frame in frames {
+            encode_frame(Opcode::Binary, frame, &mut wire);
+        }
+        let (mut speaker, mut out) = (Speaker::default(), Vec::new());
+        dialect.open(&mut speaker, &mut out);
+        let (mut sequences, mut rest) = (Vec::new(), wire.as_slice());
+        while let Some((length, heard)) = dialect.take(&mut speaker, rest, &mut out).unwrap() {
+            let stamp = match &heard {
+                Heard::Message(payload) => Stamp::find(payload),
+                Heard::Joined(payload) => Stamp::find(payload),
+                Heard::Nothing
+                | Heard::Greeted
+                | Heard::Subscribed
+                | Heard::Answered
+                | Heard::Goodbye(_) => None,
+            };
+            sequences.extend(stamp.map(|stamp| stamp.sequence));
+            rest = &rest[length..];
+        }
+        assert!(rest.is_empty(), "all of it is heard");
+        sequences
+    }
+
+    /// What a dialect's server says before messages, and around the data of one.
+    type Saying = (
+        Box<dyn Dialect>,
+        &'static [&'static [u8]],
+        fn(&str) -> Vec<u8>,
+    );
+
+    #[test]
+    fn what_servers_of_other_dialects_do_wrong_is_noticed() {
+        let host = ([127, 0, 0, 1], 80).into();
+        let sayings: [Saying; 2] = [
+            (
+                Box::new(Nats::new("/", host)),
+                &[b"INFO {}\r\n", b"PONG\r\n", b"PONG\r\n"],
+                |data| format!("MSG room 1 {}\r\n{data}\r\n", data.len()).into_bytes(),
+            ),
+            (
+                Box::new(Mqtt::new("/", host)),
+                &[b"\x20\x02\x00\x00", b"\x90\x03\x00\x01\x00"],
+                |data| {
+                    let length = (2 + "room".len() + data.len()) as u8;
+                    [&[0x30, length, 0, 4], b"room".as_slice(), data.as_bytes()].concat()
+                },
+            ),
+        ];
+        for (dialect, greeting, message) in &sayings {
+            for (sequences, expected) in [
+                ([0, 1, 2, 3], (0, 0, 0)),
+                ([0, 1, 3, 4], (1, 0, 0)),
+                ([0, 1, 1, 2], (0, 1, 0)),
+                ([0, 2, 1, 3], (0, 0, 1)),
+            ] {
+                let stamps = sequences.map(|sequence| Stamp {
+                    sequence,
+                    due_ns: 1,
+                });
+                let said = stamps
+                    .map(|stamp| message(&stamp.data(STAMP_BYTES)))
+                    .concat();
+                // Messages end where they like, and so do frames.
+                let (one, another) = said.split_at(said.len() / 3);
+                let frames: Vec<&[u8]> = greeting.iter().copied().chain([one, another]).collect();
+                let heard = heard(dialect.as_ref(), &frames);
+                assert_eq!(heard, sequences);
+                let mut ledger = Ledger::default();
+                for sequence in heard {
+                    ledger.note(sequence, 1);
+                }
+                let seen = (ledger.missing(), ledger.repeated, ledger.reordered);
+                assert_eq!(seen, expected);
+            }
+        }
     }
 
     #[test]
