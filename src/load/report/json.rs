@@ -6,6 +6,11 @@ use serde::Deserialize;
 
 use crate::load::result::{FORMAT, Results};
 
+/// How many connections of a storm were on their way at once before that could be told. Stated in what is read, so that it
+/// compares with a storm of today.
+const AT_ONCE_BEFORE_IT_WAS_TOLD: u64 = 512;
+const SCENARIOS_OF_STORMS: [&str; 2] = ["connect", "idle"];
+
 /// Why a text is not a result that this version reads.
 #[derive(Debug)]
 pub enum ReadError {
@@ -53,7 +58,12 @@ pub fn read(text: &str) -> Result<Results, ReadError> {
     if format != FORMAT {
         return Err(ReadError::Format(format));
     }
-    let results: Results = serde_json::from_str(text).map_err(ReadError::Malformed)?;
+    let mut results: Results = serde_json::from_str(text).map_err(ReadError::Malformed)?;
+    if SCENARIOS_OF_STORMS.contains(&results.scenario.name.as_str()) {
+        let parameters = &mut results.scenario.parameters;
+        let at_once = parameters.entry("at_once".to_owned());
+        at_once.or_insert_with(|| AT_ONCE_BEFORE_IT_WAS_TOLD.into());
+    }
     let marked = [results.knee, results.sustained];
     if marked
         .iter()
@@ -116,6 +126,20 @@ mod tests {
             assert_eq!(storm.generator_busy_share, None);
             assert!(!storm.is_lower_bound());
         }
+    }
+
+    #[test]
+    fn a_storm_of_a_version_that_did_not_say_how_many_came_at_once_had_512() {
+        for (mut results, told) in [(samples::connect(), 10_000), (samples::idle(), 512)] {
+            let parameters = &mut results.scenario.parameters;
+            parameters.insert("at_once".to_owned(), told.into());
+            assert_eq!(read(&write(&results).unwrap()).unwrap(), results);
+            results.scenario.parameters.remove("at_once");
+            let read = read(&write(&results).unwrap()).unwrap();
+            assert_eq!(read.scenario.parameters["at_once"], 512);
+        }
+        let fanout = read(&write(&samples::fanout()).unwrap()).unwrap();
+        assert!(!fanout.scenario.parameters.contains_key("at_once"));
     }
 
     #[test]

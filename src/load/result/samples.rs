@@ -206,7 +206,10 @@ pub fn evidence() -> Evidence {
 fn scenario(name: &str) -> Scenario {
     Scenario {
         name: name.to_owned(),
-        parameters: BTreeMap::from([("connections".to_owned(), json!(10_000))]),
+        parameters: BTreeMap::from([
+            ("connections".to_owned(), json!(10_000)),
+            ("at_once".to_owned(), json!(512)),
+        ]),
     }
 }
 
