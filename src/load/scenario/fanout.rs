@@ -5,7 +5,7 @@ use std::io;
 use clap::Args;
 
 use super::record::Record;
-use super::search::{find_knee, find_sustained};
+use super::search::{find_knee, find_sustained, revisit_knee};
 use super::settings::{Common, Load, Pace, Rate, Search};
 use super::stand::{Need, Stand};
 use super::step::{self, Offer};
@@ -38,6 +38,9 @@ impl Fanout {
                     find_knee(stand, record, subscribers, &self.search, seconds)?;
                     if self.search.sustained_p99_ms_max > 0.0 && !record.has_failed() {
                         find_sustained(stand, record, subscribers, &self.search, seconds)?;
+                        if !record.has_failed() {
+                            revisit_knee(stand, record, subscribers, &self.search, seconds)?;
+                        }
                     }
                     continue;
                 }

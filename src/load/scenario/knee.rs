@@ -3,7 +3,8 @@
 //!
 //! A rate that is missed by little is tried again before that is believed: other guests of the machine make p99 waver. And
 //! p99 need not grow with the rate: a server that sends several messages to a subscriber at once is as late at ten times
-//! the load. So above a rate that was twice missed by little, higher ones are looked at before the search goes down.
+//! the load. So above a rate that was twice missed by little, higher ones are looked at before the search goes down. Nor is
+//! it sent down by the first rate alone, before anything is known: that has to be missed twice, by however much.
 //!
 //! ```text
 //! climbing --kept--> climbing, twice as high       climbing --missed--> halving (if one was kept)
@@ -85,6 +86,10 @@ impl Search {
         let rate = self.next;
         match how {
             How::Near if !self.is_again => {
+                self.is_again = true;
+                return;
+            }
+            How::Missed if !self.is_again && self.kept.is_none() && self.missed.is_none() => {
                 self.is_again = true;
                 return;
             }
@@ -198,6 +203,20 @@ mod tests {
         };
         assert!(knee <= 25.0 && missed > 25.0, "{knee} {missed}");
         assert!(steps < 16, "{steps}");
+    }
+
+    #[test]
+    fn a_first_rate_that_is_missed_once_sends_nobody_down() {
+        let mut is_first = true;
+        let disturbed = |rate: f64| match rate <= 700.0 && !std::mem::take(&mut is_first) {
+            true => How::Kept,
+            false => How::Missed,
+        };
+        let (Next::Found { knee, .. }, steps) = follow(20.0, disturbed) else {
+            panic!("no knee");
+        };
+        assert!((640.0..=700.0).contains(&knee), "{knee}");
+        assert!(steps <= 12, "{steps}");
     }
 
     #[test]

@@ -93,6 +93,12 @@ impl Record {
         self.results.knee_is_lower_bound = is_lower_bound;
     }
 
+    /// Messages a second at the knee, if there is one.
+    pub fn knee_per_s(&self) -> Option<f64> {
+        let step = self.results.steps.get(self.results.knee?)?;
+        step.offered_per_s
+    }
+
     /// The last step is the highest rate that was sustained, or that the generator could offer.
     pub fn mark_sustained(&mut self, is_lower_bound: bool) {
         self.results.sustained = self.results.steps.len().checked_sub(1);

@@ -60,6 +60,41 @@ pub fn find_knee(
     }
 }
 
+/// A search for what is sustained may have met rates above the knee that keep the knee's limit all the same: p99 wavers,
+/// and need not grow with the rate. Then the knee is looked for again, from there, and moves if a higher one is confirmed.
+pub fn revisit_knee(
+    stand: &mut Stand,
+    record: &mut Record,
+    subscribers: u64,
+    search: &settings::Search,
+    confirm_seconds: f64,
+) -> io::Result<()> {
+    let Some(knee) = record.knee_per_s() else {
+        return Ok(());
+    };
+    let higher = record.highest_whole(search.p99_ms_max);
+    let Some(first) = higher.filter(|rate| *rate > knee * search.precision) else {
+        return Ok(());
+    };
+    let wanted = Wanted {
+        p99_ms_max: search.p99_ms_max,
+        subscribers,
+        first,
+        factor: search.factor,
+        precision: search.precision,
+        step_seconds: search.step_seconds,
+        confirm_seconds,
+    };
+    match wanted.find(stand, record)? {
+        Found::Rate {
+            per_second,
+            is_lower_bound,
+        } if per_second > knee => record.mark_knee(is_lower_bound),
+        Found::Rate { .. } | Found::Nothing { .. } | Found::Failure => {}
+    }
+    Ok(())
+}
+
 /// The highest rate at which nothing is lost, though p99 is beyond the knee's limit; its step is marked. If none is
 /// confirmed there is none to tell, whoever's fault that was.
 pub fn find_sustained(
