@@ -233,6 +233,25 @@ fn own_channels_come_and_go_and_heartbeats_change_nothing() {
     running.stop();
 }
 
+/// A client that counts would count a ping, and not answer it. Without the signs of life it fails.
+#[test]
+fn who_gives_a_sign_of_life_in_time_is_not_asked_for_one() {
+    let running = serve(1, |options| options.activity_timeout_s = 2);
+    let orders = orders(running.address(), Access::Public, 1, Sample::Clients(1));
+    let mut unit = start(&orders);
+    open(&mut unit, 10);
+    let mut publisher = Publisher::connect(running.address());
+    begin(&mut unit);
+    for sequence in 0..12 {
+        unit.carry_out(Command::Heartbeat).expect("they live");
+        publisher.publish("room", &now(sequence).data(DATA_BYTES));
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let count = unit.drained(12, 2_000).expect("they count");
+    assert_eq!((count.clients, count.wrong(12)), (10, 0), "{count:?}");
+    running.stop();
+}
+
 /// What the bad server does with one message for one client.
 enum Dispatch {
     Send(String),

@@ -220,7 +220,9 @@ impl Crew {
     }
 
     fn wait(&self) -> Wait {
-        if self.task.is_none() && !self.queue.is_empty() {
+        let has_next = self.task.is_none() && !self.queue.is_empty();
+        let has_answer = self.task.is_some() && self.is_carried_out();
+        if has_next || has_answer {
             return Wait::Poll;
         }
         let is_paced = self.pace.is_some() && !self.to_open.is_empty();

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::load::clients::Clients;
+use crate::load::machine::monotonic_ns;
 use crate::load::orders::{
     Answer, CLIENTS_PER_RING, Command, Count, Glance, Manner, Orders, Settled,
 };
@@ -16,6 +17,8 @@ const GLANCE_EVERY: Duration = Duration::from_millis(100);
 
 pub struct Crowd {
     units: Vec<Unit>,
+    /// When every client last gave a sign of life.
+    said_ns: u64,
 }
 
 struct Unit {
@@ -60,7 +63,10 @@ impl Crowd {
                 clients_max: share,
             });
         }
-        Ok(Crowd { units })
+        Ok(Crowd {
+            units,
+            said_ns: monotonic_ns(),
+        })
     }
 
     /// Opens clients until there are so many in all.
@@ -126,6 +132,19 @@ impl Crowd {
     /// The same command for each unit.
     pub fn all(&mut self, command: Command) -> io::Result<Settled> {
         self.carry_out(|_| command)
+    }
+
+    /// Every client gives a sign of life, if none did for so long; says whether they did. A server asks a client that is
+    /// silent whether it is there, after two minutes in the Pusher protocol, and one that only counts would count the
+    /// question, and not answer it.
+    pub fn keep_alive(&mut self, silent: Duration) -> io::Result<bool> {
+        let now_ns = monotonic_ns();
+        if u128::from(now_ns.saturating_sub(self.said_ns)) < silent.as_nanos() {
+            return Ok(false);
+        }
+        self.all(Command::Heartbeat)?;
+        self.said_ns = now_ns;
+        Ok(true)
     }
 
     pub fn glance(&mut self) -> io::Result<Glance> {

@@ -11,6 +11,7 @@ use clap::Args;
 use super::record::Record;
 use super::settings::{Common, Haste, LOAD, positive};
 use super::stand::{Need, Stand};
+use super::step::SILENT_WITHIN;
 use super::storm;
 use crate::load::machine::{self, monotonic_ns};
 use crate::load::result::{Memory, MemoryReading, StormKind};
@@ -81,9 +82,15 @@ impl Idle {
 }
 
 /// The server's share of one core while nothing happens.
-fn listen(stand: &Stand, length: Duration) -> io::Result<Option<f64>> {
+fn listen(stand: &mut Stand, length: Duration) -> io::Result<Option<f64>> {
     let (before_ns, start_ns) = (stand.server_cpu_ns()?, monotonic_ns());
-    thread::sleep(length);
+    let mut left = length;
+    while !left.is_zero() {
+        let part = left.min(SILENT_WITHIN);
+        thread::sleep(part);
+        stand.crowd.keep_alive(SILENT_WITHIN)?;
+        left -= part;
+    }
     let cpu_ns = stand.server_cpu_ns()?.zip(before_ns);
     let wall_ns = monotonic_ns() - start_ns;
     Ok(cpu_ns.map(|(after, before)| after.saturating_sub(before) as f64 / wall_ns as f64))

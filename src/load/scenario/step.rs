@@ -27,6 +27,10 @@ const PATIENCE_NS: u64 = 3_000_000_000;
 const PATIENCE_AFTER_LOSS_NS: u64 = 700_000_000;
 /// After the last message, time for what should not come.
 const AFTERMATH: Duration = Duration::from_millis(100);
+/// Clients that were silent for so long give a sign of life between two runs, where it disturbs nothing, and after
+/// twice as long within one.
+const SILENT_BETWEEN: Duration = Duration::from_secs(30);
+pub const SILENT_WITHIN: Duration = Duration::from_secs(60);
 /// A load is given up when deliveries are so many times the limit of p99 late, and so long at least.
 const HOPELESS_FACTOR: f64 = 5.0;
 const HOPELESS_S: f64 = 1.0;
@@ -90,6 +94,9 @@ pub fn warm_up(stand: &mut Stand) -> io::Result<()> {
 
 /// Offers a load, and says how it went.
 pub fn measure(stand: &mut Stand, offer: &Offer, record: &mut Record) -> io::Result<Measured> {
+    if stand.crowd.keep_alive(SILENT_BETWEEN)? {
+        thread::sleep(AFTERMATH);
+    }
     stand.crowd.all(Command::Begin { frame_bytes: None })?;
     let cpu_before_ns = stand.server_cpu_ns()?;
     let threads_before = server_threads(stand)?;
@@ -232,6 +239,7 @@ impl Running<'_> {
     }
 
     fn glance(&mut self, stand: &mut Stand) -> io::Result<Glance> {
+        stand.crowd.keep_alive(SILENT_WITHIN)?;
         let asked_ns = monotonic_ns();
         let glance = stand.crowd.glance()?;
         self.answers.record_us((monotonic_ns() - asked_ns) / 1_000);

@@ -100,14 +100,18 @@ impl Crew {
     /// The answer to the command that is under way, once nothing of it is left to do.
     pub(super) fn end_task(&mut self) -> Option<Numbered<Answer>> {
         let task = self.task.take()?;
-        let under_way =
-            self.to_open.len() + self.opening + self.closing + self.switching + self.asking;
-        if under_way == 0 {
+        if self.is_carried_out() {
             return Some((task.number, Answer::Settled(self.settled(&task))));
         }
         self.task = Some(task);
         self.be_patient();
         None
+    }
+
+    /// Nothing of the command that is under way is left to do.
+    pub(super) fn is_carried_out(&self) -> bool {
+        let clients = self.to_open.len() + self.opening + self.closing;
+        clients + self.switching + self.asking == 0
     }
 
     fn be_patient(&mut self) {
