@@ -33,15 +33,7 @@ pub fn find_knee(
         let rate = DELIVERIES_AT_FIRST / per_message;
         rate.clamp(1.0, PUBLISHES_AT_FIRST_MAX).round()
     });
-    let wanted = Wanted {
-        p99_ms_max: search.p99_ms_max,
-        subscribers,
-        first,
-        factor: search.factor,
-        precision: search.precision,
-        step_seconds: search.step_seconds,
-        confirm_seconds,
-    };
+    let wanted = Wanted::knee(search, subscribers, first, confirm_seconds);
     match wanted.find(stand, record)? {
         Found::Rate {
             per_second,
@@ -76,15 +68,7 @@ pub fn revisit_knee(
     let Some(first) = higher.filter(|rate| *rate > knee * search.precision) else {
         return Ok(());
     };
-    let wanted = Wanted {
-        p99_ms_max: search.p99_ms_max,
-        subscribers,
-        first,
-        factor: search.factor,
-        precision: search.precision,
-        step_seconds: search.step_seconds,
-        confirm_seconds,
-    };
+    let wanted = Wanted::knee(search, subscribers, first, confirm_seconds);
     match wanted.find(stand, record)? {
         Found::Rate {
             per_second,
@@ -149,6 +133,23 @@ enum Found {
 }
 
 impl Wanted {
+    fn knee(
+        search: &settings::Search,
+        subscribers: u64,
+        first: f64,
+        confirm_seconds: f64,
+    ) -> Wanted {
+        Wanted {
+            p99_ms_max: search.p99_ms_max,
+            subscribers,
+            first,
+            factor: search.factor,
+            precision: search.precision,
+            step_seconds: search.step_seconds,
+            confirm_seconds,
+        }
+    }
+
     fn find(&self, stand: &mut Stand, record: &mut Record) -> io::Result<Found> {
         let mut course = Course::new(self.first, self.factor, self.precision);
         loop {
