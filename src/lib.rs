@@ -82,9 +82,9 @@
 //! segment stands between the live frames, like every answer to one who comes, so that the subscriber
 //! is at its shard's head when it arrives. What went before it was fetched is told as a gap. An event
 //! that a connection is excluded from is left out for it here as well, and for the one with which its
-//! client comes back, if that says which it was. Pages of what is retained are
-//! an answer of the home like those about members; a reader of Server-Sent Events resumes by the id
-//! of the last event that it got. Who waits for a page's first event ([`shard::http::poll`]) is answered by
+//! client comes back, if that says which it was. Pages of what is retained are an answer of the home
+//! like those about members; a reader of Server-Sent Events resumes by the id of the last event that
+//! it got. Who waits for a page's first event ([`shard::http::poll`]) is answered by
 //! the home that there is none, and told when there is: meanwhile nothing is under way, so waiting takes
 //! no room from publishes, and each connection waits for one page at most.
 //!

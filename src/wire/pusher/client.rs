@@ -119,8 +119,8 @@ impl fmt::Display for Malformed {
         match self {
             Self::NotJson => formatter.write_str("Invalid message: not an event in JSON"),
             Self::NoBegin => formatter.write_str(
-                "Invalid message: data.resume has an epoch, a serial and perhaps a socket_id, data.rewind is a number of \
-                 events or a time such as \"2m\"",
+                "Invalid message: data.resume has an epoch, a serial and perhaps a socket_id, data.rewind is \
+                 a number of events or a time such as \"2m\"",
             ),
             Self::NoSlow => formatter.write_str("Invalid message: data.slow is no such policy"),
             Self::Missing(field) => write!(formatter, "Invalid message: {field} is missing"),
