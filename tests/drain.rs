@@ -10,11 +10,11 @@ use outpour::base::metrics::Metrics;
 use outpour::hub::apps::Apps;
 use outpour::options::Options;
 use outpour::ring::simulated::{AMPLE_BYTES, Network, Peer, Read, SimulatedRing};
-use outpour::shard::mesh::meshes;
-use outpour::shard::{Engine, Setup, Shard};
+use outpour::shard::Shard;
 
 #[allow(dead_code, reason = "each test uses its part")]
 mod raw;
+mod simulated;
 
 use raw::{TEXT, masked, subscription};
 
@@ -72,25 +72,9 @@ impl World {
         let metrics: Vec<Metrics> = (0..SHARDS).map(|_| Metrics::default()).collect();
         let metrics = Arc::<[Metrics]>::from(metrics);
         let network = Network::new(1, SHARDS);
-        let shards = meshes(usize::from(SHARDS)).into_iter().zip(0..);
-        let shards = shards.map(|(mesh, index)| {
-            let setup = Setup {
-                index,
-                options: options.clone(),
-                apps: apps.clone(),
-                seed: 7,
-                connections_max: 64,
-                edge: None,
-                mesh,
-                metrics: metrics.clone(),
-            };
-            Shard {
-                ring: network.ring(index),
-                engine: Engine::new(setup, 0),
-            }
-        });
+        let shards = simulated::shards(&network, 1, &options, &apps, &metrics, Vec::new());
         World {
-            shards: shards.collect(),
+            shards,
             network,
             now_ms: 0,
             heard: Vec::new(),

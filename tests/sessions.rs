@@ -15,10 +15,11 @@ use outpour::base::metrics::{Metric, Metrics};
 use outpour::hub::apps::Apps;
 use outpour::options::Options;
 use outpour::ring::simulated::{Network, Peer, Random, Read, SimulatedRing};
-use outpour::shard::mesh::meshes;
-use outpour::shard::{Engine, Setup, Shard};
+use outpour::shard::Shard;
 use outpour::wire::fallback::STREAM_BODY_BYTES_MAX;
 use outpour::wire::signature::Signer;
+
+mod simulated;
 
 const SHARDS: u16 = 3;
 const CHANNELS: [&str; 2] = ["alpha", "beta"];
@@ -146,26 +147,10 @@ impl World {
         let metrics: Vec<Metrics> = (0..SHARDS).map(|_| Metrics::default()).collect();
         let metrics = Arc::<[Metrics]>::from(metrics);
         let network = Network::new(seed, SHARDS);
-        let shards = meshes(usize::from(SHARDS)).into_iter().zip(0..);
-        let shards = shards.map(|(mesh, index)| {
-            let setup = Setup {
-                index,
-                options: options.clone(),
-                apps: apps.clone(),
-                seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-                connections_max: 128,
-                edge: None,
-                mesh,
-                metrics: metrics.clone(),
-            };
-            Shard {
-                ring: network.ring(index),
-                engine: Engine::new(setup, 0),
-            }
-        });
+        let shards = simulated::shards(&network, seed, &options, &apps, &metrics, Vec::new());
         World {
             seed,
-            shards: shards.collect(),
+            shards,
             metrics,
             turn_ms: [2, 20, 50][random.below(3)],
             data_bytes: [200, 4000, 9000][random.below(3)],

@@ -55,13 +55,14 @@ use outpour::options::channels::Durability;
 use outpour::options::{ChannelOptions, ChannelPattern, Options};
 use outpour::ring::simulated::{AMPLE_BYTES, Network, Peer, Random, Read, SimulatedRing};
 use outpour::ring::{Ring, Wait};
+use outpour::shard::Shard;
 use outpour::shard::connections::State;
 use outpour::shard::edge_link::EdgeLink;
-use outpour::shard::mesh::meshes;
 use outpour::shard::turn::Begun;
-use outpour::shard::{Engine, Setup, Shard};
 use outpour::wire::signature::Signer;
 use outpour::wire::websocket::Inflater;
+
+mod simulated;
 
 const CHANNELS: [&str; 9] = [
     "alpha", "beta", "gamma", KEPT[0], "delta", "epsilon", KEPT[1], CACHE, PRIVATE,
@@ -527,29 +528,10 @@ impl World {
             disks.push(disk);
             links.push(link);
         }
-        let mut links = links.into_iter();
-        let shards = meshes(usize::from(SHARDS))
-            .into_iter()
-            .zip(0..)
-            .map(|(mesh, index)| {
-                let setup = Setup {
-                    index,
-                    options: options.clone(),
-                    apps: apps.clone(),
-                    seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-                    connections_max: 128,
-                    edge: links.next(),
-                    mesh,
-                    metrics: metrics.clone(),
-                };
-                Shard {
-                    ring: network.ring(index),
-                    engine: Engine::new(setup, 0),
-                }
-            });
+        let shards = simulated::shards(&network, seed, &options, &apps, &metrics, links);
         World {
             seed,
-            shards: shards.collect(),
+            shards,
             asleep: (0..SHARDS).map(|_| None).collect(),
             is_draining: vec![false; usize::from(SHARDS)],
             has_returned: vec![false; usize::from(SHARDS)],
