@@ -20,6 +20,8 @@ const UPGRADING: u8 = 0;
 const TALKING: u8 = 1;
 
 pub struct PusherDialect {
+    /// What every client asks for that subscribes by a message.
+    request: String,
     path: String,
     host: SocketAddr,
     subscribes_in_address: bool,
@@ -45,6 +47,7 @@ impl PusherDialect {
         let access = channels.access();
         let has_first = matches!(channels, Channels::Shared { .. });
         PusherDialect {
+            request: upgrade::request(&pusher.path, host, None),
             path: pusher.path.clone(),
             host,
             subscribes_in_address: pusher.subscribes_in_address
@@ -127,7 +130,7 @@ impl Dialect for PusherDialect {
     fn open(&self, speaker: &mut Speaker, out: &mut Vec<u8>) {
         speaker.stage = UPGRADING;
         if !self.subscribes_in_address {
-            out.extend_from_slice(upgrade::request(&self.path, self.host, None).as_bytes());
+            out.extend_from_slice(self.request.as_bytes());
         }
     }
 
