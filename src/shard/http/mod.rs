@@ -16,7 +16,7 @@
 pub mod api;
 pub mod event_stream;
 pub mod laggards;
-mod poll;
+pub mod poll;
 pub mod queries;
 
 use std::borrow::Cow;
